@@ -1,0 +1,139 @@
+package plan
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/holdfastcd/holdfast/internal/object"
+)
+
+// Change is one field that a plan would change: from live to desired. Values
+// are JSON; those of a Secret are never shown.
+type Change struct {
+	Path string `json:"path"`           // e.g. spec.template.spec.containers[0].image
+	From string `json:"from,omitempty"` // empty if the field is added
+	To   string `json:"to,omitempty"`   // empty if the field is removed
+}
+
+// hidden stands for a value that must not be shown.
+const hidden = "(secret)"
+
+// unmanaged are the fields that every write moves, or that no declaration holds.
+var unmanaged = [][]string{
+	{"metadata", "managedFields"}, {"metadata", "resourceVersion"}, {"metadata", "generation"},
+	{"metadata", "uid"}, {"metadata", "creationTimestamp"}, {"status"},
+	{"metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration"},
+}
+
+// Diff returns the fields in which live differs from desired, by path. Either
+// may be nil, for an object that is created or deleted.
+func Diff(live, desired *object.Object) []Change {
+	from, to := comparable(live), comparable(desired)
+	d := differ{secret: isSecret(live) || isSecret(desired)}
+	d.walk("", from, to)
+	slices.SortFunc(d.changes, func(a, b Change) int { return strings.Compare(a.Path, b.Path) })
+	return d.changes
+}
+
+func isSecret(o *object.Object) bool {
+	return o != nil && o.GetKind() == "Secret" && o.GroupVersionKind().Group == ""
+}
+
+// comparable returns a copy of o's content without the unmanaged fields.
+func comparable(o *object.Object) map[string]any {
+	if o == nil {
+		return map[string]any{}
+	}
+	content := o.DeepCopy().Object
+	for _, path := range unmanaged {
+		remove(content, path)
+	}
+	return content
+}
+
+// remove deletes the field at path, and maps that become empty by it.
+func remove(m map[string]any, path []string) {
+	if len(path) == 1 {
+		delete(m, path[0])
+		return
+	}
+	child, ok := m[path[0]].(map[string]any)
+	if !ok {
+		return
+	}
+	remove(child, path[1:])
+	if len(child) == 0 {
+		delete(m, path[0])
+	}
+}
+
+type differ struct {
+	secret  bool
+	changes []Change
+}
+
+func (d *differ) walk(path string, from, to any) {
+	switch f := from.(type) {
+	case map[string]any:
+		if t, ok := to.(map[string]any); ok {
+			d.maps(path, f, t)
+			return
+		}
+	case []any:
+		if t, ok := to.([]any); ok && len(t) == len(f) {
+			for i := range f {
+				d.walk(fmt.Sprintf("%s[%d]", path, i), f[i], t[i])
+			}
+			return
+		}
+	}
+	if !reflect.DeepEqual(from, to) {
+		d.changes = append(d.changes, Change{Path: path, From: d.show(path, from), To: d.show(path, to)})
+	}
+}
+
+func (d *differ) maps(path string, from, to map[string]any) {
+	for k, v := range from {
+		d.walk(join(path, k), v, to[k])
+	}
+	for k, v := range to {
+		if _, both := from[k]; !both {
+			d.walk(join(path, k), nil, v)
+		}
+	}
+}
+
+// join extends a path by a key, quoting keys that hold dots or slashes.
+func join(path, key string) string {
+	if strings.ContainsAny(key, "./[]") {
+		return fmt.Sprintf("%s[%q]", path, key)
+	}
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// show renders a value as JSON, unless it may be secret.
+func (d *differ) show(path string, v any) string {
+	if v == nil {
+		return ""
+	}
+	if d.secret && !plainInSecret(path) {
+		return hidden
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return hidden
+	}
+	return string(b)
+}
+
+// plainInSecret reports whether a top-level field of a Secret may be shown.
+func plainInSecret(path string) bool {
+	top, _, _ := strings.Cut(path, ".")
+	return top == "metadata" || top == "type" || top == "kind" || top == "apiVersion" || top == "immutable"
+}

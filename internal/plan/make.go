@@ -1,0 +1,243 @@
+package plan
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/object"
+	hschema "github.com/holdfastcd/holdfast/internal/schema"
+)
+
+// Entry is one object that a delivery has applied before.
+type Entry struct {
+	ID   object.ID
+	Kind hschema.Kind // zero if the cluster does not serve it any more
+}
+
+// StageRule names the kinds of one stage. Kinds match by group and kind; an
+// entry of "*Class" style is written with its suffix after the star.
+type StageRule struct {
+	Name  string
+	Kinds []schema.GroupKind
+	Gate  bool
+}
+
+// Profile is how a dialect wants its deliveries planned.
+type Profile struct {
+	Stages []StageRule // in order; what no rule names comes last
+	// Forget drops an object that left the desired set from the inventory when
+	// the delivery does not prune; otherwise it stays and is shown as left over.
+	Forget bool
+	// AllowEmpty permits to prune everything that a delivery holds.
+	AllowEmpty bool
+}
+
+// Input is what a plan is made from.
+type Input struct {
+	Owner     string // this delivery, as its marks name it
+	Desired   []Desired
+	Inventory []Entry
+	Observe   func(object.ID) Observed // for every ID in Desired and Inventory
+	Alive     func(owner string) bool  // whether another delivery still exists
+	Permits   func(Entry) *fault.Error // whether an object may be pruned; nil permits all
+	Prune     bool                     // delete what left the desired set
+	Revert    bool                     // correct what others changed
+	Profile   Profile
+}
+
+// Make compares and decides. Errors are *fault.Error: Invalid for an object that
+// is desired twice (naming both places), Refused for a plan that would prune
+// everything.
+func Make(in Input) (Plan, error) {
+	if err := unique(in.Desired); err != nil {
+		return Plan{}, err
+	}
+	stages := make([]Stage, len(in.Profile.Stages)+1)
+	for i, rule := range in.Profile.Stages {
+		stages[i] = Stage{Name: rule.Name, Gate: rule.Gate}
+	}
+	last := len(stages) - 1
+	stages[last].Name = "objects"
+	for i := range in.Desired {
+		d := &in.Desired[i]
+		at := stageOf(in.Profile.Stages, d.ID.GroupKind(), last)
+		stages[at].Actions = append(stages[at].Actions, decide(in, d))
+	}
+	for i := range stages {
+		slices.SortStableFunc(stages[i].Actions, func(a, b Action) int { return object.CompareRank(a.ID, b.ID) })
+	}
+	prune := Stage{Name: "prune", Actions: leftovers(in)}
+	if err := emptied(in, prune); err != nil {
+		return Plan{}, err
+	}
+	stages = append(stages, prune)
+	return Plan{Stages: slices.DeleteFunc(stages, func(s Stage) bool { return len(s.Actions) == 0 })}, nil
+}
+
+// unique refuses a set in which an object occurs twice.
+func unique(desired []Desired) error {
+	seen := make(map[object.ID]object.Origin, len(desired))
+	for _, d := range desired {
+		first, double := seen[d.ID]
+		if double {
+			return fault.New(fault.Invalid, "the object is declared twice, first at %s", place(first)).
+				On(d.ID.String()).At(d.Origin.File, d.Origin.Line).WithHint("remove one of the two")
+		}
+		seen[d.ID] = d.Origin
+	}
+	return nil
+}
+
+func place(o object.Origin) string {
+	switch {
+	case o.File == "":
+		return "an unknown place"
+	case o.Line == 0:
+		return o.File
+	}
+	return fmt.Sprintf("%s:%d", o.File, o.Line)
+}
+
+// stageOf returns the index of the first rule that names gk, or last.
+func stageOf(rules []StageRule, gk schema.GroupKind, last int) int {
+	for i, r := range rules {
+		if slices.Contains(r.Kinds, gk) {
+			return i
+		}
+	}
+	return last
+}
+
+// decide chooses the operation for one desired object.
+func decide(in Input, d *Desired) Action {
+	seen := in.Observe(d.ID)
+	a := Action{ID: d.ID, Kind: d.Kind, Desired: d, Observed: seen}
+	switch {
+	case seen.Sight == KindUnknown:
+		a.Op, a.Reason = Await, "the cluster does not serve this kind yet"
+	case seen.Sight == Absent:
+		a.Op, a.Reason = Create, "it does not exist"
+	case d.Loose:
+		a.Op, a.Reason = Keep, ""
+	case foreign(in, seen):
+		a.Op, a.Reason = Refuse, "it belongs to "+seen.Owner
+	case seen.Deleting:
+		a.Op, a.Reason = Await, "its predecessor is still being deleted"
+	default:
+		a.Op, a.Reason = correct(in, d, seen)
+	}
+	return a
+}
+
+// foreign reports whether an object belongs to another delivery that still exists.
+func foreign(in Input, seen Observed) bool {
+	return seen.Owner != "" && seen.Owner != in.Owner && in.Alive != nil && in.Alive(seen.Owner)
+}
+
+// correct chooses the operation for an object that exists and is ours to write.
+func correct(in Input, d *Desired, seen Observed) (Op, string) {
+	known := seen.Digest != [32]byte{}
+	sight := seen.Sight
+	if seen.Live != nil {
+		sight = compareLive(seen)
+	}
+	switch {
+	case known && seen.Digest != d.Digest:
+		return Update, "the source has changed"
+	case sight == AsApplied:
+		return Keep, ""
+	case sight == Unsure && !known:
+		return Confirm, "it was not applied by this delivery yet"
+	case !in.Revert && known:
+		return Leave, changedBy(seen)
+	case sight == Unsure:
+		return Confirm, "it was changed in a way that its managed fields do not tell"
+	case !known:
+		return Update, "it differs from the source"
+	}
+	return Revert, changedBy(seen)
+}
+
+// compareLive settles by value what the fingerprint cannot: the live object
+// against what a dry run of the apply would make of it.
+func compareLive(seen Observed) Sight {
+	if len(Diff(seen.Live, seen.DryRun)) == 0 {
+		return AsApplied
+	}
+	return Drifted
+}
+
+func changedBy(seen Observed) string {
+	if seen.By == "" {
+		return "it was changed in the cluster"
+	}
+	return "it was changed in the cluster by " + seen.By
+}
+
+// leftovers decides about every object of the inventory that is no longer desired.
+func leftovers(in Input) []Action {
+	desired := make(map[object.ID]bool, len(in.Desired))
+	for _, d := range in.Desired {
+		desired[d.ID] = true
+	}
+	var actions []Action
+	for _, e := range in.Inventory {
+		if !desired[e.ID] {
+			actions = append(actions, part(in, e))
+		}
+	}
+	// What was sent last goes first.
+	slices.SortStableFunc(actions, func(a, b Action) int { return object.CompareRank(b.ID, a.ID) })
+	return actions
+}
+
+// part chooses the operation for an object that left the desired set.
+func part(in Input, e Entry) Action {
+	seen := in.Observe(e.ID)
+	a := Action{ID: e.ID, Kind: e.Kind, Observed: seen}
+	switch {
+	case seen.Sight == Absent || seen.Sight == KindUnknown:
+		a.Op, a.Reason = Release, "it is gone"
+	case seen.Owner != in.Owner:
+		a.Op, a.Reason = Release, "it does not carry this delivery's marks any more"
+	case seen.Kept:
+		a.Op, a.Reason = Release, "it is marked to be kept"
+	case seen.Deleting:
+		a.Op, a.Reason = Await, "it is being deleted"
+	case !in.Prune && in.Profile.Forget:
+		a.Op, a.Reason = Release, "it left the source, and this delivery does not prune"
+	case !in.Prune:
+		a.Op, a.Reason = Leave, "it left the source and requires pruning"
+	default:
+		a.Op, a.Reason = Prune, "it left the source"
+		if in.Permits != nil {
+			if err := in.Permits(e); err != nil {
+				a.Op, a.Reason = Refuse, err.Msg
+			}
+		}
+	}
+	return a
+}
+
+// emptied refuses a plan that prunes the last object of a delivery.
+func emptied(in Input, prune Stage) error {
+	if len(in.Desired) > 0 || in.Profile.AllowEmpty {
+		return nil
+	}
+	for _, a := range prune.Actions {
+		if a.Op == Prune {
+			return fault.New(fault.Refused, "the source is empty: this would prune all %d objects of the delivery", len(prune.Actions)).
+				WithHint("allow an empty source, or delete the delivery itself")
+		}
+	}
+	return nil
+}
+
+// Equal reports whether two bodies are the same request.
+func (d Desired) Equal(other Desired) bool {
+	return d.ID == other.ID && d.Digest == other.Digest && bytes.Equal(d.Body, other.Body)
+}
