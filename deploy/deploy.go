@@ -1,0 +1,267 @@
+// Package deploy holds what a cluster installs to run Holdfast: the definitions of
+// the kinds that it serves, and the manifests of Holdfast itself. They are embedded,
+// so that an installation is always that of the binary that makes it; nothing here
+// talks to a cluster.
+//
+// The files under crds are generated from Go types: those of api/argo, and those
+// that the Flux project publishes. `make generate` writes them, and a test is red
+// while they are older than their types.
+package deploy
+
+import (
+	"bytes"
+	"embed"
+	"errors"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	sigsyaml "sigs.k8s.io/yaml"
+
+	"github.com/holdfastcd/holdfast/internal/fault"
+)
+
+// DefaultNamespace is where Holdfast runs unless told otherwise.
+const DefaultNamespace = "holdfast-system"
+
+const (
+	tenantRole      = "holdfast-tenant"
+	kindNamespace   = "Namespace"
+	kindDeployment  = "Deployment"
+	kindRoleBinding = "RoleBinding"
+	kindClusterBind = "ClusterRoleBinding"
+)
+
+//go:generate go test . -run=TestGenerated -update
+
+//go:embed crds/*.yaml manifests/*.yaml permissive/*.yaml
+var files embed.FS
+
+// Options are the choices that an installation leaves to whoever makes it. The zero
+// value is the installation as the manifests are written.
+type Options struct {
+	// Namespace is where Holdfast runs; DefaultNamespace when empty.
+	Namespace string
+	// Image is the container image, best by digest; that of the manifests when empty.
+	Image string
+	// Tenants are the namespaces whose service accounts Holdfast may act as and whose
+	// Secrets it may get; all of them when empty.
+	Tenants []string
+	// DataClaim names a PersistentVolumeClaim in Namespace for the data directory,
+	// which is lost with the Pod when empty.
+	DataClaim string
+	// Permissive lets deliveries that name no account be made by Holdfast's own, which
+	// is given cluster-admin for it, as Argo CD and Flux are by default.
+	Permissive bool
+	// Args are further arguments of the controller.
+	Args []string
+}
+
+// CRDs returns the definitions of the kinds that Holdfast serves, ordered by name. The
+// caller owns them. An error is a defect of this package.
+func CRDs() ([]*unstructured.Unstructured, error) {
+	return read("crds")
+}
+
+// Manifests returns the objects of Holdfast itself with o applied, in the order in
+// which they are to be created. The caller owns them. The error is Invalid when o
+// names something that cannot be a name in a cluster.
+func Manifests(o Options) ([]*unstructured.Unstructured, error) {
+	if o.Namespace == "" {
+		o.Namespace = DefaultNamespace
+	}
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	objs, err := o.read()
+	if err != nil {
+		return nil, err
+	}
+	for _, obj := range objs {
+		if err := o.adapt(obj); err != nil {
+			return nil, err
+		}
+	}
+	return o.bindTenants(objs), nil
+}
+
+// YAML renders objects as one stream of documents, in the order given.
+func YAML(objs []*unstructured.Unstructured) ([]byte, error) {
+	var b bytes.Buffer
+	for _, obj := range objs {
+		doc, err := sigsyaml.Marshal(obj.Object)
+		if err != nil {
+			return nil, fault.New(fault.Internal, "write %s %s as YAML: %v", obj.GetKind(), obj.GetName(), err)
+		}
+		b.WriteString("---\n")
+		b.Write(doc)
+	}
+	return b.Bytes(), nil
+}
+
+func (o Options) validate() error {
+	for _, ns := range append([]string{o.Namespace}, o.Tenants...) {
+		if len(validation.IsDNS1123Label(ns)) > 0 {
+			return fault.New(fault.Invalid, "%q is not a name for a namespace", ns).
+				WithHint("lower case letters, digits and -, 63 at most")
+		}
+	}
+	if o.DataClaim != "" && len(validation.IsDNS1123Subdomain(o.DataClaim)) > 0 {
+		return fault.New(fault.Invalid, "%q is not a name for a PersistentVolumeClaim", o.DataClaim)
+	}
+	return nil
+}
+
+// read returns the manifests as they are written, those of a permissive installation
+// among them if it is to be one: before the Deployment that needs them.
+func (o Options) read() ([]*unstructured.Unstructured, error) {
+	objs, err := read("manifests")
+	if err != nil || !o.Permissive {
+		return objs, err
+	}
+	more, err := read("permissive")
+	if err != nil {
+		return nil, err
+	}
+	last := len(objs) - 1
+	return append(append(objs[:last:last], more...), objs[last]), nil
+}
+
+// adapt moves obj into o's namespace and gives the Deployment its image, arguments
+// and volume.
+func (o Options) adapt(obj *unstructured.Unstructured) error {
+	if obj.GetKind() == kindNamespace {
+		obj.SetName(o.Namespace)
+	}
+	if obj.GetNamespace() != "" {
+		obj.SetNamespace(o.Namespace)
+	}
+	if err := o.adaptSubjects(obj); err != nil {
+		return err
+	}
+	if obj.GetKind() != kindDeployment {
+		return nil
+	}
+	return o.adaptPod(obj)
+}
+
+// adaptSubjects follows the service account into o's namespace.
+func (o Options) adaptSubjects(obj *unstructured.Unstructured) error {
+	subjects, found, err := unstructured.NestedSlice(obj.Object, "subjects")
+	if err != nil || !found {
+		return err
+	}
+	for _, s := range subjects {
+		if m, ok := s.(map[string]any); ok {
+			m["namespace"] = o.Namespace
+		}
+	}
+	return unstructured.SetNestedSlice(obj.Object, subjects, "subjects")
+}
+
+func (o Options) adaptPod(obj *unstructured.Unstructured) error {
+	pod, _, err := unstructured.NestedMap(obj.Object, "spec", "template", "spec")
+	if err != nil {
+		return err
+	}
+	containers, _, err := unstructured.NestedSlice(pod, "containers")
+	if err != nil || len(containers) != 1 {
+		return fault.New(fault.Internal, "the Deployment's manifest does not have one container")
+	}
+	c, _ := containers[0].(map[string]any)
+	if o.Image != "" {
+		c["image"] = o.Image
+	}
+	args, _, err := unstructured.NestedStringSlice(c, "args")
+	if err != nil {
+		return err
+	}
+	if o.Permissive {
+		args = append(args, "--permissive")
+	}
+	if err := unstructured.SetNestedStringSlice(c, append(args, o.Args...), "args"); err != nil {
+		return err
+	}
+	pod["containers"] = containers
+	if o.DataClaim != "" {
+		pod["volumes"] = []any{map[string]any{
+			"name": "data", "persistentVolumeClaim": map[string]any{"claimName": o.DataClaim},
+		}}
+	}
+	return unstructured.SetNestedMap(obj.Object, pod, "spec", "template", "spec")
+}
+
+// bindTenants replaces the binding of the tenant role that reaches every namespace
+// by one in each of o's tenants. Without tenants, objs is returned as it is.
+func (o Options) bindTenants(objs []*unstructured.Unstructured) []*unstructured.Unstructured {
+	if len(o.Tenants) == 0 {
+		return objs
+	}
+	i := slices.IndexFunc(objs, func(obj *unstructured.Unstructured) bool {
+		return obj.GetKind() == kindClusterBind && obj.GetName() == tenantRole
+	})
+	if i < 0 {
+		return objs
+	}
+	var bindings []*unstructured.Unstructured
+	tenants := slices.Sorted(slices.Values(o.Tenants))
+	for _, ns := range slices.Compact(tenants) {
+		b := objs[i].DeepCopy()
+		b.SetKind(kindRoleBinding)
+		b.SetNamespace(ns)
+		bindings = append(bindings, b)
+	}
+	return slices.Replace(objs, i, i+1, bindings...)
+}
+
+// read parses the files of a directory in the order of their names.
+func read(dir string) ([]*unstructured.Unstructured, error) {
+	entries, err := fs.ReadDir(files, dir)
+	if err != nil {
+		return nil, err
+	}
+	var objs []*unstructured.Unstructured
+	for _, e := range entries {
+		file := path.Join(dir, e.Name())
+		data, err := fs.ReadFile(files, file)
+		if err != nil {
+			return nil, err
+		}
+		more, err := parse(data)
+		if err != nil {
+			return nil, fault.New(fault.Internal, "parse embedded manifest: %v", err).At(file, 0)
+		}
+		objs = append(objs, more...)
+	}
+	return objs, nil
+}
+
+// parse reads a stream of documents. Numbers stay whole, as clients expect of
+// unstructured objects.
+func parse(data []byte) ([]*unstructured.Unstructured, error) {
+	var objs []*unstructured.Unstructured
+	dec := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(data), 4096)
+	for {
+		var doc runtime.RawExtension
+		err := dec.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			return objs, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(doc.Raw) == 0 {
+			continue
+		}
+		obj := &unstructured.Unstructured{}
+		if err := obj.UnmarshalJSON(doc.Raw); err != nil {
+			return nil, err
+		}
+		objs = append(objs, obj)
+	}
+}
