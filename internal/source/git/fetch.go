@@ -1,0 +1,302 @@
+package git
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"io"
+	"slices"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
+	"github.com/go-git/go-git/v5/plumbing/transport"
+
+	"github.com/holdfastcd/holdfast/internal/fault"
+)
+
+const (
+	allHistory = 0x7fffffff // what Git's protocol takes for "no limit"
+	maxHaves   = 256
+	maxCommit  = 1 << 20
+	maxWalk    = 5_000_000
+	maxKnown   = 10_000
+)
+
+// revision returns the tree of the wanted commit. When the store turns out to
+// be damaged, it starts anew, once.
+func (r *repo) revision(ctx context.Context, c *connection, want target) (*snapshot, error) {
+	s, err := r.tryRevision(ctx, c, want)
+	if err == nil || !r.broken.Load() {
+		return s, err
+	}
+	if err := r.reset(); err != nil {
+		return nil, err
+	}
+	return r.tryRevision(ctx, c, want)
+}
+
+func (r *repo) tryRevision(ctx context.Context, c *connection, want target) (*snapshot, error) {
+	commit, err := r.bring(ctx, c, want)
+	if err == nil {
+		return r.snapshot(commit)
+	}
+	if errors.Is(err, errCorrupt) || errors.Is(err, errMissing) {
+		r.broken.Store(true)
+	}
+	return nil, err
+}
+
+// bring makes the wanted commit available and returns it.
+func (r *repo) bring(ctx context.Context, c *connection, want target) (plumbing.Hash, error) {
+	if want.commit.IsZero() {
+		return r.ensure(ctx, c, want.tip)
+	}
+	for _, tips := range want.groups {
+		if slices.Contains(tips, want.commit) {
+			return r.ensure(ctx, c, want.commit)
+		}
+		found, err := r.reaches(ctx, c, tips, want.commit)
+		if found || err != nil {
+			return want.commit, err
+		}
+	}
+	// The same answer whether the commit exists elsewhere or not at all.
+	if want.branch != "" {
+		return plumbing.ZeroHash, fault.New(fault.NotFound, "branch %q does not contain commit %s", want.branch, want.commit)
+	}
+	return plumbing.ZeroHash, fault.New(fault.NotFound, "no branch or tag contains commit %s", want.commit)
+}
+
+// ensure fetches what a ref points to, if it is not here, and returns the commit.
+func (r *repo) ensure(ctx context.Context, c *connection, tip plumbing.Hash) (plumbing.Hash, error) {
+	if !slices.Contains(r.state.Tips, tip) {
+		if err := r.download(ctx, c, []plumbing.Hash{tip}, false); err != nil {
+			return tip, err
+		}
+	}
+	return r.peel(tip)
+}
+
+// peel follows tags to a commit.
+func (r *repo) peel(id plumbing.Hash) (plumbing.Hash, error) {
+	for range 10 {
+		kind, content, err := r.object(id, maxCommit)
+		if err != nil {
+			return id, err
+		}
+		if kind == plumbing.CommitObject {
+			return id, nil
+		}
+		if kind != plumbing.TagObject || !parseID(content, "object ", &id) {
+			break
+		}
+	}
+	return id, fault.New(fault.NotFound, "the ref does not lead to a commit")
+}
+
+// reaches reports whether one of the tips leads to commit. It fetches history
+// when what is here does not suffice to tell.
+func (r *repo) reaches(ctx context.Context, c *connection, tips []plumbing.Hash, commit plumbing.Hash) (bool, error) {
+	found, whole, err := r.walk(ctx, tips, commit)
+	if found || whole || err != nil {
+		return found, err
+	}
+	if err := r.download(ctx, c, tips, true); err != nil {
+		return false, err
+	}
+	found, _, err = r.walk(ctx, tips, commit)
+	return found, err
+}
+
+// walk looks for commit among the ancestors of tips that are here. whole says
+// that none was missing.
+func (r *repo) walk(ctx context.Context, tips []plumbing.Hash, commit plumbing.Hash) (found, whole bool, err error) {
+	whole = true
+	for _, tip := range tips {
+		if r.known[ancestry{tip, commit}] {
+			return true, true, nil
+		}
+	}
+	seen := map[plumbing.Hash]bool{}
+	for _, tip := range tips {
+		next, err := r.start(tip, &whole)
+		if err != nil {
+			return false, false, err
+		}
+		for len(next) > 0 {
+			id := next[len(next)-1]
+			next = next[:len(next)-1]
+			if seen[id] {
+				continue
+			}
+			seen[id] = true
+			parents, here, err := r.parents(ctx, id, len(seen))
+			if err != nil {
+				return false, false, err
+			}
+			if !here {
+				whole = false
+				continue
+			}
+			if id == commit {
+				r.remember(ancestry{tip, commit})
+				return true, true, nil
+			}
+			next = append(next, parents...)
+		}
+	}
+	return false, whole, nil
+}
+
+// start returns the commit that a ref points to, as a list: none if it is not here.
+func (r *repo) start(tip plumbing.Hash, whole *bool) ([]plumbing.Hash, error) {
+	id, err := r.peel(tip)
+	if errors.Is(err, errMissing) {
+		*whole = false
+		return nil, nil
+	}
+	if fault.KindOf(err) == fault.NotFound {
+		return nil, nil // a tag of something else than a commit
+	}
+	return []plumbing.Hash{id}, err
+}
+
+func (r *repo) parents(ctx context.Context, id plumbing.Hash, walked int) (parents []plumbing.Hash, here bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, false, err
+	}
+	if walked > maxWalk {
+		return nil, false, fault.New(fault.Limit, "the repository has more than %d commits", maxWalk)
+	}
+	_, content, err := r.object(id, maxCommit)
+	if errors.Is(err, errMissing) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	c, err := parseCommit(content)
+	return c.parents, true, err
+}
+
+// remember keeps what was proven: that a commit has an ancestor never changes.
+func (r *repo) remember(a ancestry) {
+	if r.known == nil || len(r.known) >= maxKnown {
+		r.known = map[ancestry]bool{}
+	}
+	r.known[a] = true
+}
+
+// download fetches the wanted tips, without history unless it is asked for,
+// and without what is here already.
+func (r *repo) download(ctx context.Context, c *connection, wants []plumbing.Hash, history bool) error {
+	st := r.state
+	req := r.request(c, wants, history)
+	if req.IsEmpty() {
+		return nil
+	}
+	res, err := c.upload.UploadPack(ctx, req)
+	if errors.Is(err, transport.ErrEmptyUploadPackRequest) {
+		return fault.New(fault.Unreachable, "the Git server sent an empty answer").Because(err)
+	}
+	if err != nil {
+		return err
+	}
+	defer res.Close() // what matters was read by then
+	p, err := r.install(ctx, demultiplex(req, res), r.store.opts.MaxPack)
+	if errors.Is(err, errCorrupt) { // the server's fault, not the store's
+		return fault.New(fault.Unreachable, "the Git server sent damaged data")
+	}
+	if err != nil {
+		return err
+	}
+	st.Tips = union(st.Tips, wants)
+	st.Shallow = slices.DeleteFunc(union(st.Shallow, res.Shallows), func(h plumbing.Hash) bool {
+		return slices.Contains(res.Unshallows, h)
+	})
+	return r.add(p, st)
+}
+
+func (r *repo) request(c *connection, wants []plumbing.Hash, history bool) *packp.UploadPackRequest {
+	st := r.state
+	supported := c.refs.Capabilities
+	req := packp.NewUploadPackRequestFromCapabilities(supported)
+	req.Wants = slices.Clone(wants)
+	req.Haves = slices.Clone(st.Tips[max(0, len(st.Tips)-maxHaves):])
+	if supported.Supports(capability.NoProgress) {
+		_ = req.Capabilities.Set(capability.NoProgress) // takes no argument: cannot fail
+	}
+	if !supported.Supports(capability.Shallow) {
+		return req
+	}
+	_ = req.Capabilities.Set(capability.Shallow) // nor can this
+	// Between commits without history, git compares trees for a thin pack only;
+	// otherwise it would send every file again. go-git never mentions this
+	// capability because its own parser cannot complete such a pack.
+	_ = req.Capabilities.Set(capability.ThinPack)
+	req.Shallows = slices.Clone(st.Shallow)
+	switch {
+	case !history:
+		req.Depth = packp.DepthCommits(1)
+	case len(st.Shallow) > 0:
+		req.Depth = packp.DepthCommits(allHistory)
+	}
+	return req
+}
+
+// demultiplex takes the pack out of the messages that it comes in.
+func demultiplex(req *packp.UploadPackRequest, res io.Reader) io.Reader {
+	switch {
+	case req.Capabilities.Supports(capability.Sideband64k):
+		return sideband.NewDemuxer(sideband.Sideband64k, res)
+	case req.Capabilities.Supports(capability.Sideband):
+		return sideband.NewDemuxer(sideband.Sideband, res)
+	}
+	return res
+}
+
+// union appends to a what of b is not in it, without touching a's array.
+func union(a, b []plumbing.Hash) []plumbing.Hash {
+	out := slices.Clone(a)
+	for _, h := range b {
+		if !slices.Contains(out, h) {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// commit is the part of a commit that matters here.
+type commit struct {
+	tree    plumbing.Hash
+	parents []plumbing.Hash
+}
+
+func parseCommit(content []byte) (commit, error) {
+	var c commit
+	if !parseID(content, "tree ", &c.tree) {
+		return c, errCorrupt
+	}
+	for {
+		_, rest, ok := bytes.Cut(content, []byte("\n"))
+		var parent plumbing.Hash
+		if !ok || !parseID(rest, "parent ", &parent) {
+			return c, nil
+		}
+		c.parents = append(c.parents, parent)
+		content = rest
+	}
+}
+
+// parseID reads a line of the form "key id" at the beginning of content.
+func parseID(content []byte, key string, id *plumbing.Hash) bool {
+	rest, ok := bytes.CutPrefix(content, []byte(key))
+	if !ok || len(rest) < 2*hashSize+1 || rest[2*hashSize] != '\n' {
+		return false
+	}
+	_, err := hex.Decode(id[:], rest[:2*hashSize])
+	return err == nil
+}

@@ -1,0 +1,364 @@
+package git
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"compress/zlib"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"math"
+	"os"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
+	"github.com/pjbgf/sha1cd"
+)
+
+// The cost of indexing: memory for delta bases, and the largest object that a
+// delta may make. Larger files are fine where they stand for themselves.
+const (
+	indexCache    = 16 << 20
+	maxDeltaBytes = 64 << 20
+	maxObjects    = 20_000_000
+)
+
+// indexer finds out what is in a pack that came from a server: it checks the
+// pack's checksum, gives each object the id that its content has, and refuses
+// what is not whole. A thin pack, which builds upon objects that it does not
+// hold, is completed with them, so that each pack stands for itself. go-git's parser is not used because it inflates every
+// object into memory, whatever its size, and caches up to 96 MiB of them.
+type indexer struct {
+	ctx     context.Context
+	pack    *pack
+	objects []object
+	byID    map[plumbing.Hash]int64 // only when a delta names its base by id
+	refs    map[int64]plumbing.Hash // delta's offset → id of its base
+	lookup  lookup
+	added   int // objects that complete a thin pack
+	buffer  []byte
+	deflate *zlib.Writer // made when first needed: it is large
+}
+
+// lookup returns an object that was here before, or errMissing.
+type lookup func(id plumbing.Hash, limit int64) (plumbing.ObjectType, []byte, error)
+
+type object struct {
+	id     plumbing.Hash
+	offset int64
+	crc    uint32
+}
+
+// indexPack writes the index of the pack in file to w and returns the pack's
+// checksum and the number of its objects. It may append to the file. Errors are
+// errCorrupt (wrapped), a *fault.Error of kind Limit, or the context's.
+func indexPack(ctx context.Context, file *os.File, w io.Writer, lookup lookup) (sum plumbing.Hash, n int, err error) {
+	x := &indexer{ctx: ctx, refs: map[int64]plumbing.Hash{}, lookup: lookup, buffer: make([]byte, 64<<10)}
+	x.pack = &pack{file: file, bases: newLRU[baseKey, base](indexCache), find: x.find}
+	raw, err := x.pack.checkPack()
+	if err != nil {
+		return sum, 0, err
+	}
+	copy(sum[:], raw)
+	if got, err := x.checksum(); err != nil || got != sum {
+		return sum, 0, cmp.Or(err, fmt.Errorf("%w: the pack's checksum does not match", errCorrupt))
+	}
+	if err := x.scan(); err != nil {
+		return sum, 0, err
+	}
+	if err := x.resolve(); err != nil {
+		return sum, 0, err
+	}
+	if x.added > 0 {
+		if sum, err = x.seal(); err != nil {
+			return sum, 0, err
+		}
+	}
+	return sum, len(x.objects), x.write(w, sum)
+}
+
+func (x *indexer) checksum() (sum plumbing.Hash, err error) {
+	h := sha1cd.New()
+	in := contextReader{x.ctx, io.NewSectionReader(x.pack.file, 0, x.pack.size-hashSize)}
+	_, err = x.copy(h, in)
+	h.Sum(sum[:0])
+	return sum, err
+}
+
+// scan walks through the pack once and identifies everything but deltas.
+func (x *indexer) scan() error {
+	in := &positioned{r: bufio.NewReaderSize(io.NewSectionReader(x.pack.file, 0, x.pack.size-hashSize), 128<<10)}
+	head := make([]byte, packHeader)
+	if _, err := io.ReadFull(in, head); err != nil {
+		return errCorrupt
+	}
+	if head[7] != 2 && head[7] != 3 {
+		return fmt.Errorf("%w: unknown pack version", errCorrupt)
+	}
+	count := int(head[8])<<24 | int(head[9])<<16 | int(head[10])<<8 | int(head[11])
+	// The smallest object has three bytes: a pack cannot promise more than it holds.
+	if count > maxObjects || int64(count) > x.pack.size/3 {
+		return fmt.Errorf("%w: too many objects", errCorrupt)
+	}
+	x.objects = make([]object, 0, count)
+	z := &inflater{}
+	for range count {
+		if err := x.ctx.Err(); err != nil {
+			return err
+		}
+		o, err := x.scanObject(in, z)
+		if err != nil {
+			return err
+		}
+		x.objects = append(x.objects, o)
+	}
+	if in.n != x.pack.size-hashSize {
+		return fmt.Errorf("%w: there is data after the last object", errCorrupt)
+	}
+	return nil
+}
+
+func (x *indexer) scanObject(in *positioned, z *inflater) (object, error) {
+	o := object{offset: in.n}
+	head, err := in.r.Peek(48)
+	if err != nil && err != io.EOF {
+		return o, err
+	}
+	h, ref, err := parseHeader(head, o.offset)
+	if err != nil {
+		return o, err
+	}
+	if h.kind == plumbing.REFDeltaObject {
+		x.refs[o.offset] = ref
+	}
+	if _, err := io.CopyN(io.Discard, in, h.data-o.offset); err != nil {
+		return o, errCorrupt
+	}
+	if err := z.reset(in); err != nil {
+		return o, errCorrupt
+	}
+	hasher := plumbing.NewHasher(h.kind, h.size)
+	var sink io.Writer = hasher
+	if h.isDelta() {
+		sink = io.Discard
+	}
+	// One byte more than announced: reading to the end also checks zlib's sum.
+	n, err := x.copy(sink, io.LimitReader(contextReader{x.ctx, z}, h.size+1))
+	if errors.Is(err, x.ctx.Err()) && err != nil {
+		return o, err
+	}
+	if err != nil || n != h.size {
+		return o, fmt.Errorf("%w: an object is not as long as it says", errCorrupt)
+	}
+	if !h.isDelta() {
+		o.id = hasher.Sum()
+	}
+	o.crc, err = x.crc(o.offset, in.n)
+	return o, err
+}
+
+func (x *indexer) crc(from, to int64) (uint32, error) {
+	h := crc32.NewIEEE()
+	_, err := x.copy(h, io.NewSectionReader(x.pack.file, from, to-from))
+	return h.Sum32(), err
+}
+
+// copy is io.Copy with one buffer for all objects.
+func (x *indexer) copy(w io.Writer, r io.Reader) (int64, error) {
+	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, x.buffer)
+}
+
+// resolve identifies the deltas. Bases that are given by id may come later in
+// the pack, or not at all, so that it may take several rounds.
+func (x *indexer) resolve() error {
+	if len(x.refs) > 0 {
+		x.byID = make(map[plumbing.Hash]int64, len(x.objects))
+		for _, o := range x.objects {
+			if !o.id.IsZero() {
+				x.byID[o.id] = o.offset
+			}
+		}
+	}
+	for left := -1; left != 0; {
+		missing, err := x.round()
+		if err != nil {
+			return err
+		}
+		if missing == left {
+			if err := x.complete(); err != nil {
+				return err
+			}
+		}
+		left = missing
+	}
+	return nil
+}
+
+// round identifies what can be, and returns how many objects are left.
+func (x *indexer) round() (missing int, err error) {
+	for i := range x.objects {
+		if !x.objects[i].id.IsZero() {
+			continue
+		}
+		err := x.identify(&x.objects[i])
+		if errors.Is(err, errMissing) {
+			missing++
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return missing, nil
+}
+
+// complete appends the bases that a thin pack leaves out, where its trailer
+// stands: seal writes a new one.
+func (x *indexer) complete() error {
+	before := x.added
+	for _, id := range x.refs {
+		if _, ok := x.byID[id]; ok {
+			continue
+		}
+		kind, content, err := x.lookup(id, maxDeltaBytes)
+		if errors.Is(err, errMissing) {
+			continue // it may be made by a delta that waits for another base
+		}
+		if err != nil {
+			return err
+		}
+		if err := x.append(id, kind, content); err != nil {
+			return err
+		}
+	}
+	if x.added == before {
+		return fmt.Errorf("%w: a delta's base is missing", errCorrupt)
+	}
+	return nil
+}
+
+func (x *indexer) append(id plumbing.Hash, kind plumbing.ObjectType, content []byte) error {
+	var b bytes.Buffer
+	b.Write(objectHeader(kind, int64(len(content))))
+	if x.deflate == nil {
+		var err error
+		if x.deflate, err = zlib.NewWriterLevel(nil, zlib.BestSpeed); err != nil {
+			return err
+		}
+	}
+	x.deflate.Reset(&b)
+	if _, err := x.deflate.Write(content); err != nil {
+		return err
+	}
+	if err := x.deflate.Close(); err != nil {
+		return err
+	}
+	o := object{id: id, offset: x.pack.size - hashSize, crc: crc32.ChecksumIEEE(b.Bytes())}
+	if _, err := x.pack.file.WriteAt(b.Bytes(), o.offset); err != nil {
+		return err
+	}
+	x.pack.size += int64(b.Len())
+	x.objects, x.byID[id] = append(x.objects, o), o.offset
+	x.added++
+	return nil
+}
+
+// seal makes a completed pack valid: its count, and its checksum, which it returns.
+func (x *indexer) seal() (plumbing.Hash, error) {
+	if _, err := x.pack.file.WriteAt(binary.BigEndian.AppendUint32(nil, uint32(len(x.objects))), 8); err != nil {
+		return plumbing.ZeroHash, err
+	}
+	sum, err := x.checksum()
+	if err != nil {
+		return sum, err
+	}
+	_, err = x.pack.file.WriteAt(sum[:], x.pack.size-hashSize)
+	return sum, err
+}
+
+func (x *indexer) identify(o *object) error {
+	if err := x.ctx.Err(); err != nil {
+		return err
+	}
+	kind, content, err := x.pack.build(o.offset, maxDeltaBytes)
+	if err != nil {
+		return err
+	}
+	o.id = plumbing.ComputeHash(kind, content)
+	if x.byID != nil {
+		x.byID[o.id] = o.offset
+	}
+	// It may well be the base of the next one.
+	x.pack.bases.put(baseKey{x.pack, o.offset}, base{kind, content}, int64(len(content))+64)
+	return nil
+}
+
+func (x *indexer) find(id plumbing.Hash) (int64, error) {
+	if offset, ok := x.byID[id]; ok {
+		return offset, nil
+	}
+	return -1, nil
+}
+
+func (x *indexer) write(w io.Writer, sum plumbing.Hash) error {
+	if len(x.objects) > math.MaxUint32 {
+		return errCorrupt
+	}
+	var index idxfile.Writer
+	if err := index.OnHeader(uint32(len(x.objects))); err != nil {
+		return err
+	}
+	for _, o := range x.objects {
+		index.Add(o.id, uint64(o.offset), o.crc)
+	}
+	if err := index.OnFooter(sum); err != nil {
+		return err
+	}
+	memory, err := index.Index()
+	if err != nil {
+		return err
+	}
+	buffered := bufio.NewWriter(w)
+	if _, err := idxfile.NewEncoder(buffered).Encode(memory); err != nil {
+		return err
+	}
+	return buffered.Flush()
+}
+
+// positioned counts what is read. It reads single bytes on request, so that
+// flate takes no more than belongs to an object.
+type positioned struct {
+	r *bufio.Reader
+	n int64
+}
+
+func (p *positioned) Read(b []byte) (int, error) {
+	n, err := p.r.Read(b)
+	p.n += int64(n)
+	return n, err
+}
+
+func (p *positioned) ReadByte() (byte, error) {
+	b, err := p.r.ReadByte()
+	if err == nil {
+		p.n++
+	}
+	return b, err
+}
+
+// contextReader ends a long read when its context ends.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(b []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(b)
+}
