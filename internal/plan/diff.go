@@ -23,15 +23,19 @@ const hidden = "(secret)"
 
 // unmanaged are the fields that every write moves, or that no declaration holds.
 var unmanaged = [][]string{
-	{"metadata", "managedFields"}, {"metadata", "resourceVersion"}, {"metadata", "generation"},
-	{"metadata", "uid"}, {"metadata", "creationTimestamp"}, {"status"},
+	{"metadata", "managedFields"},
+	{"metadata", "resourceVersion"},
+	{"metadata", "generation"},
+	{"metadata", "uid"},
+	{"metadata", "creationTimestamp"},
+	{"status"},
 	{"metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration"},
 }
 
 // Diff returns the fields in which live differs from desired, by path. Either
 // may be nil, for an object that is created or deleted.
 func Diff(live, desired *object.Object) []Change {
-	from, to := comparable(live), comparable(desired)
+	from, to := managed(live), managed(desired)
 	d := differ{secret: isSecret(live) || isSecret(desired)}
 	d.walk("", from, to)
 	slices.SortFunc(d.changes, func(a, b Change) int { return strings.Compare(a.Path, b.Path) })
@@ -42,8 +46,8 @@ func isSecret(o *object.Object) bool {
 	return o != nil && o.GetKind() == "Secret" && o.GroupVersionKind().Group == ""
 }
 
-// comparable returns a copy of o's content without the unmanaged fields.
-func comparable(o *object.Object) map[string]any {
+// managed returns a copy of o's content without the unmanaged fields.
+func managed(o *object.Object) map[string]any {
 	if o == nil {
 		return map[string]any{}
 	}

@@ -56,12 +56,12 @@ func Make(in Input) (Plan, error) {
 	if err := unique(in.Desired); err != nil {
 		return Plan{}, err
 	}
-	stages := make([]Stage, len(in.Profile.Stages)+1)
-	for i, rule := range in.Profile.Stages {
-		stages[i] = Stage{Name: rule.Name, Gate: rule.Gate}
+	stages := make([]Stage, 0, len(in.Profile.Stages)+2)
+	for _, rule := range in.Profile.Stages {
+		stages = append(stages, Stage{Name: rule.Name, Gate: rule.Gate})
 	}
-	last := len(stages) - 1
-	stages[last].Name = "objects"
+	last := len(stages)
+	stages = append(stages, Stage{Name: "objects"})
 	for i := range in.Desired {
 		d := &in.Desired[i]
 		at := stageOf(in.Profile.Stages, d.ID.GroupKind(), last)
@@ -70,7 +70,7 @@ func Make(in Input) (Plan, error) {
 	for i := range stages {
 		slices.SortStableFunc(stages[i].Actions, func(a, b Action) int { return object.CompareRank(a.ID, b.ID) })
 	}
-	prune := Stage{Name: "prune", Actions: leftovers(in)}
+	prune := Stage{Name: "leftovers", Actions: leftovers(in)}
 	if err := emptied(in, prune); err != nil {
 		return Plan{}, err
 	}

@@ -206,8 +206,8 @@ func TestMakeOrdersStages(t *testing.T) {
 		"objects create Deployment.apps/apps/web",
 		"objects create Thing.example.org/apps/one",
 		"objects create ValidatingWebhookConfiguration.admissionregistration.k8s.io/hook",
-		"prune prune Deployment.apps/apps/old",
-		"prune prune ConfigMap/apps/old",
+		"leftovers prune Deployment.apps/apps/old",
+		"leftovers prune ConfigMap/apps/old",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("order of sending (-want +got):\n%s", diff)

@@ -1,0 +1,70 @@
+package cluster
+
+import (
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/holdfastcd/holdfast/internal/plan"
+)
+
+// Fingerprint is what is remembered of an object after we applied it: as long
+// as it stands, the object is as it was applied. It holds no part of the object.
+type Fingerprint struct {
+	UID             types.UID `json:"uid"`
+	Ours            Hash      `json:"ours"`                      // our entry in managedFields, fields and time
+	Generation      int64     `json:"generation,omitempty"`      // 0 for kinds that have none
+	ResourceVersion string    `json:"resourceVersion,omitempty"` // only where Generation is 0
+	Digest          [32]byte  `json:"digest"`                    // keyed digest of the desired object
+}
+
+// Fingerprint takes the fingerprint of r as applied by manager from a desired
+// object with the given digest. It reports false if manager has no Apply entry,
+// as on kinds without managedFields.
+func (r Record) Fingerprint(manager string, digest [32]byte) (Fingerprint, bool) {
+	ours, ok := r.applied(manager)
+	f := Fingerprint{UID: r.UID, Ours: ours, Generation: r.Generation, Digest: digest}
+	if r.Generation == 0 {
+		f.ResourceVersion = r.ResourceVersion
+	}
+	return f, ok
+}
+
+// Sight says what r proves about an object whose fingerprint after our last
+// apply was f.
+//
+// A standing entry of ours proves that no other request took or changed a field
+// that we own, with one exception: a mutating webhook may change a value during
+// somebody else's request and leave our entry as it was. Such a change moves the
+// generation, or the resourceVersion of kinds without one, and makes us Unsure.
+func (r Record) Sight(f Fingerprint, manager string) plan.Sight {
+	ours, ok := r.applied(manager)
+	switch {
+	case r.UID != f.UID, !ok, ours != f.Ours:
+		return plan.Drifted
+	case r.Generation != f.Generation:
+		return plan.Unsure
+	case r.Generation == 0 && r.ResourceVersion != f.ResourceVersion:
+		return plan.Unsure
+	}
+	return plan.AsApplied
+}
+
+// applied returns the hash of manager's Apply entry.
+func (r Record) applied(manager string) (Hash, bool) {
+	for _, e := range r.Entries {
+		if e.Apply && e.Manager == manager {
+			return e.Hash, true
+		}
+	}
+	return Hash{}, false
+}
+
+// Others returns the managers other than ours that own fields, for messages.
+func (r Record) Others(manager string) []string {
+	var names []string
+	for _, e := range r.Entries {
+		if e.Manager != manager || !e.Apply {
+			names = append(names, e.Manager)
+		}
+	}
+	return names
+}
