@@ -39,7 +39,7 @@ type remote struct {
 // connection is one exchange with a server, which has told its refs.
 type connection struct {
 	upload transport.UploadPackSession
-	refs    *packp.AdvRefs
+	refs   *packp.AdvRefs
 }
 
 func newRemote(opts Options) *remote {

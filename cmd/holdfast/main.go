@@ -1,0 +1,17 @@
+// Command holdfast holds Kubernetes clusters to what is in Git: the controller, and
+// the commands by which people look at what it does, or would do.
+package main
+
+import (
+	"os"
+
+	"github.com/holdfastcd/holdfast/internal/cli"
+	"github.com/holdfastcd/holdfast/internal/render"
+	"github.com/holdfastcd/holdfast/internal/worker"
+)
+
+func main() {
+	// A worker must be shut in before anything else happens in it.
+	worker.RunIfWorker(render.Handlers())
+	os.Exit(cli.Run(os.Args[1:], cli.OS()))
+}

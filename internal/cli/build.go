@@ -1,0 +1,154 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+	k8sschema "k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/yaml"
+
+	"github.com/holdfastcd/holdfast/deploy"
+	"github.com/holdfastcd/holdfast/internal/delivery"
+	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/plan"
+	"github.com/holdfastcd/holdfast/internal/render"
+	"github.com/holdfastcd/holdfast/internal/schema"
+	"github.com/holdfastcd/holdfast/internal/worker"
+)
+
+const buildExamples = `  # what does this Kustomization deliver?
+  holdfast build -f clusters/dev/apps.yaml --source .
+
+  # the same of an Application, under the rules of its project
+  holdfast build -f root.yaml -f project.yaml --source .
+
+  # what does a change deliver differently?
+  diff <(holdfast build -f app.yaml --source ../main) <(holdfast build -f app.yaml --source .)`
+
+func newBuild(p Process) *cobra.Command {
+	var files []string
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "build -f FILE --source DIR",
+		Short: "Print what a delivery would apply, with no cluster",
+		Long: `Print the objects that Flux Kustomizations and Argo CD Applications would apply,
+complete and in order, as YAML. The same code renders them as in the controller; no
+cluster is asked. Every delivery in the files is built from the same directory,
+whatever repository it names.
+
+The scope of kinds is known for those of Kubernetes, of Flux and Argo CD, and those
+that the delivery itself defines. Others are taken as namespaced, with a warning.`,
+		Example: buildExamples,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			objects, err := readObjects(p, files)
+			if err != nil {
+				return err
+			}
+			asked, err := find(objects)
+			if err != nil {
+				return err
+			}
+			return buildDeliveries(cmd.Context(), asked, dir, p)
+		},
+	}
+	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "`FILE` with Kustomizations or Applications, - for standard input; repeatable")
+	cmd.Flags().StringVar(&dir, "source", ".", "`DIR` that stands for the root of the repository")
+	return cmd
+}
+
+func buildDeliveries(ctx context.Context, asked requested, dir string, p Process) error {
+	revision, err := directory(dir)
+	if err != nil {
+		return err
+	}
+	specs, err := asked.specs(revision, previewOptions{Permissive: true})
+	if err != nil {
+		return err
+	}
+	kinds, err := offlineKinds(p.Err)
+	if err != nil {
+		return err
+	}
+	renderer, closeRenderer := newRenderer()
+	defer closeRenderer()
+	for _, spec := range specs {
+		composed, err := delivery.Compose(ctx, renderer, spec, kinds)
+		if err != nil {
+			return named(err, spec.ID.Kind, spec.ID.Namespace, spec.ID.Name)
+		}
+		if err := printPlan(p.Out, composed); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printPlan prints the objects of a plan, each with the place it comes from.
+func printPlan(w io.Writer, composed plan.Plan) error {
+	for _, a := range composed.Actions() {
+		if a.Desired == nil {
+			continue
+		}
+		document, err := yaml.JSONToYAML(a.Desired.Body)
+		if err != nil {
+			return fault.New(fault.Internal, "cannot write YAML: %s", err).On(a.ID.String())
+		}
+		from := ""
+		if o := a.Desired.Origin; o.File != "" {
+			from = "# from " + plain(o.File) + "\n"
+		}
+		if _, err := fmt.Fprintf(w, "---\n%s%s", from, document); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// offline are the kinds known without a cluster. A kind that is not is taken as
+// namespaced, unless its name says otherwise, and a warning is printed once.
+type offline struct {
+	known  schema.Kinds
+	warned map[k8sschema.GroupVersionKind]bool
+	to     io.Writer
+}
+
+func offlineKinds(warnings io.Writer) (schema.Kinds, error) {
+	served, err := deploy.CRDs()
+	if err != nil {
+		return nil, err
+	}
+	known := schema.Union{schema.Builtin()}
+	for _, crd := range served {
+		known = append(known, schema.FromCRD(crd))
+	}
+	return &offline{known: known, warned: map[k8sschema.GroupVersionKind]bool{}, to: warnings}, nil
+}
+
+// Lookup implements schema.Kinds.
+func (o *offline) Lookup(gvk k8sschema.GroupVersionKind) (schema.Kind, bool) {
+	if k, ok := o.known.Lookup(gvk); ok {
+		return k, true
+	}
+	// Kinds that say Cluster in front live outside of namespaces, nearly always.
+	namespaced := !strings.HasPrefix(gvk.Kind, "Cluster")
+	if !o.warned[gvk] {
+		o.warned[gvk] = true
+		scope := "namespaced"
+		if !namespaced {
+			scope = "cluster-scoped"
+		}
+		fmt.Fprintf(o.to, "holdfast: warning: the scope of %s in %s is not known without a cluster, and taken as %s\n",
+			plain(gvk.Kind), plain(gvk.GroupVersion().String()), scope)
+	}
+	return schema.Kind{GVK: gvk, Resource: strings.ToLower(gvk.Kind) + "s", Namespaced: namespaced}, true
+}
+
+// newRenderer returns the renderer that the controller has, with workers of its
+// own, and the function that ends them.
+func newRenderer() (render.Renderer, func()) {
+	pool := worker.NewPool(worker.Options{Size: 1})
+	return render.New(pool), pool.Close
+}

@@ -1,0 +1,200 @@
+// Package cli is the command line: one file for each command, which parses, calls
+// and prints. What a command needs of the process (its streams and environment)
+// is handed to it, so that tests can run it like any function.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/holdfastcd/holdfast/internal/fault"
+)
+
+// The exit codes. Every command that fails, for whatever reason, ends with 2:
+// 1 is an answer.
+const (
+	exitOK      = 0
+	exitChanges = 1
+	exitFailed  = 2
+)
+
+// Process is what a command may use of the process that it runs in.
+type Process struct {
+	In       io.Reader
+	Out, Err io.Writer
+	// Lookup reads the environment.
+	Lookup func(name string) (string, bool)
+}
+
+// OS returns the process as the operating system started it.
+func OS() Process {
+	return Process{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Lookup: os.LookupEnv}
+}
+
+// errChanges is how diff says that there are changes.
+var errChanges = errors.New("there are changes")
+
+// Run runs the command that args name until it is done or the process is asked
+// to end, and returns the exit code. What went wrong stands on p.Err, with what
+// to do about it.
+func Run(args []string, p Process) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	// A second signal ends the process at once.
+	context.AfterFunc(ctx, stop)
+	silence()
+	root := newRoot(p)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errChanges):
+		return exitChanges
+	default:
+		fmt.Fprintln(p.Err, "holdfast: "+explain(err))
+		return exitFailed
+	}
+}
+
+// silence keeps the Kubernetes libraries from writing to standard error; what
+// matters of it reaches the controller's own log.
+func silence() {
+	klog.SetLogger(logr.Discard())
+	ctrl.SetLogger(logr.Discard())
+}
+
+const about = `Holdfast takes what is in Git and holds a Kubernetes cluster to it.
+
+It reads the manifests that you already have: Argo CD's Application and
+AppProject, and Flux's GitRepository, Kustomization and Receiver.`
+
+const more = `
+Every setting shown with a variable, such as [$HOLDFAST_DATA_DIR], can be given
+in the environment as well; the flag wins.
+
+Exit codes: 0 success; 1 "diff" found changes; 2 anything failed, a wrong
+command line included.
+`
+
+const rootExamples = `  # watch a repository being delivered, on this machine, and drift being reverted
+  holdfast demo
+
+  # what would this repository deliver?
+  holdfast build -f clusters/dev/apps.yaml --source .
+
+  # what would change in the cluster?
+  holdfast diff -f clusters/dev/apps.yaml --source .
+
+  # what is delivered, from where, and why is something not?
+  holdfast get`
+
+func newRoot(p Process) *cobra.Command {
+	root := &cobra.Command{
+		Use:                        "holdfast",
+		Short:                      "Hold a Kubernetes cluster to what is in Git",
+		Long:                       about + "\n" + more,
+		Example:                    rootExamples,
+		SilenceErrors:              true,
+		SuggestionsMinimumDistance: 2,
+		SilenceUsage:               true,
+		Args:                       knownCommand,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE:          func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd, p.Lookup) },
+	}
+	root.SetIn(p.In)
+	root.SetOut(p.Out)
+	root.SetErr(p.Err)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return wrongUsage(cmd, err) })
+	root.AddCommand(
+		newController(p), newInstall(p), newBuild(p), newDiff(p), newGet(p), newHealth(p), newDemo(p), newVersion(p), newWorker(),
+	)
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveDefault)
+	for _, cmd := range root.Commands() {
+		strict(cmd)
+	}
+	return root
+}
+
+// knownCommand refuses a command that does not exist, and names those that come close.
+func knownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	err := fault.New(fault.Invalid, "there is no command %q", args[0])
+	if close := cmd.SuggestionsFor(args[0]); len(close) > 0 {
+		return err.WithHint("did you mean %s? see 'holdfast --help'", strings.Join(close, " or "))
+	}
+	return err.WithHint("see 'holdfast --help'")
+}
+
+// strict makes a command's complaints about its arguments say what to do.
+func strict(cmd *cobra.Command) {
+	check := cmd.Args
+	if check == nil {
+		check = cobra.NoArgs
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return wrongUsage(cmd, err)
+		}
+		return nil
+	}
+}
+
+func wrongUsage(cmd *cobra.Command, err error) error {
+	return fault.New(fault.Invalid, "%s", err).WithHint("see '%s --help'", cmd.CommandPath())
+}
+
+// next says what to do about a failure whose error does not say it.
+var next = map[fault.Kind]string{
+	fault.Internal:     "run it again with --help to check its use; if it should work, report it with this message",
+	fault.Unreachable:  "check the address, and that the server can be reached from here",
+	fault.Unauthorized: "check the credentials of your kubeconfig or repository",
+	fault.Rejected:     "the API server says why; change the object or ask for the permission",
+	fault.NotFound:     "check the name and where it is looked for",
+	fault.Invalid:      "correct it and try again",
+	fault.Unsupported:  "remove it, or wait for a version that has it",
+	fault.Waiting:      "try again in a moment",
+}
+
+// explain renders an error so that it ends with what to do next.
+func explain(err error) string {
+	var f *fault.Error
+	if !errors.As(err, &f) {
+		return err.Error() + " (" + next[fault.Internal] + ")"
+	}
+	if hint := next[f.Kind]; f.Hint == "" && hint != "" {
+		return f.WithHint("%s", hint).Error()
+	}
+	return f.Error()
+}
+
+// newLog returns the process's log: lines of text for people on a terminal, and
+// for machines as JSON.
+func newLog(w io.Writer, level, format string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fault.New(fault.Invalid, "%q is no log level", level).WithHint("choose debug, info, warn or error")
+	}
+	o := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return nil, fault.New(fault.Invalid, "%q is no log format", format).WithHint("choose text or json")
+}

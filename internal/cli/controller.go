@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"net/http"
+	_ "net/http/pprof" //nolint:gosec // on a server of its own, only where the owner of the process asks for it
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfastcd/holdfast/internal/controller"
+	"github.com/holdfastcd/holdfast/internal/fault"
+)
+
+// Controller are the settings of the controller.
+type Controller struct {
+	controller.Options
+
+	Kubeconfig   string
+	WorkerMemory memory
+	LogLevel     string
+	LogFormat    string
+	PProf        string
+}
+
+func (o *Controller) bind(s settings) {
+	s.text(&o.Kubeconfig, "kubeconfig", "", "path of the kubeconfig `FILE` (default: the account of the Pod that this runs in)")
+	s.text(&o.DataDir, "data-dir", defaultDataDir(), "`DIR` for Git objects and fingerprints; all of it can be made anew")
+	s.text(&o.Listen, "listen", ":8080", "`ADDRESS` of the one HTTP port: webhooks, artifacts, metrics and health")
+	s.text(&o.ArtifactURL, "artifact-url", "", "`URL` by which others reach that port, for the artifacts that GitRepositories offer (default: http://holdfast.holdfast-system.svc)")
+	s.toggle(&o.Permissive, "permissive", "UNSAFE: write with Holdfast's own account where a delivery names none; shown on every object that it affects")
+	s.text(&o.DefaultServiceAccount, "default-service-account", "", "`NAME` of the account, in their own namespace, of Kustomizations that name none (default: they are refused)")
+	s.text(&o.ArgoNamespace, "argocd-namespace", argoNamespace, "`NAMESPACE` of Applications and AppProjects")
+	s.number(&o.Concurrency, "concurrency", 8, "how many deliveries of one kind are worked on at once")
+	s.number(&o.Workers, "workers", 0, "how many workers render at once (default: one for each processor, 2 at most)")
+	o.WorkerMemory = 256 << 20
+	s.value(&o.WorkerMemory, "worker-memory", "how much memory one worker may use before it is ended")
+	s.toggle(&o.AllowFileURLs, "allow-file-urls", "UNSAFE: let deliveries read repositories on this machine's disk by file:// URLs")
+	s.text(&o.LogLevel, "log-level", "info", "debug, info, warn or error")
+	s.text(&o.LogFormat, "log-format", "text", "text or json")
+	s.text(&o.PProf, "pprof", "", "`ADDRESS` of an extra port for Go's profiler")
+	_ = s.flags.MarkHidden("pprof") // the flag exists
+}
+
+// defaultDataDir is where a daemon keeps its data, or, for a person, where the
+// user's caches are.
+func defaultDataDir() string {
+	const daemon = "/var/lib/holdfast"
+	if os.Geteuid() == 0 {
+		return daemon
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return daemon
+	}
+	return filepath.Join(cache, "holdfast")
+}
+
+// validate checks everything once.
+func (o *Controller) validate() error {
+	switch {
+	case o.DataDir == "":
+		return fault.New(fault.Invalid, "--data-dir is empty").WithHint("name a directory that the controller may write to")
+	case o.Concurrency < 1:
+		return fault.New(fault.Invalid, "--concurrency must be at least 1")
+	case o.Workers < 0:
+		return fault.New(fault.Invalid, "--workers must not be negative")
+	case o.WorkerMemory < 32<<20:
+		return fault.New(fault.Invalid, "--worker-memory must be at least 32Mi")
+	case o.ArgoNamespace == "":
+		return fault.New(fault.Invalid, "--argocd-namespace is empty")
+	}
+	return nil
+}
+
+const controllerExamples = `  # in a cluster, where 'holdfast install' puts it
+  holdfast controller --data-dir /data
+
+  # on this machine, against a cluster for development
+  holdfast install --crds-only
+  holdfast controller --kubeconfig ~/.kube/config --data-dir ./data --listen 127.0.0.1:8080
+
+  # settings in the environment
+  HOLDFAST_LOG_LEVEL=debug HOLDFAST_DATA_DIR=/data holdfast controller`
+
+func newController(p Process) *cobra.Command {
+	var o Controller
+	cmd := &cobra.Command{
+		Use:   "controller",
+		Short: "Deliver what is in Git, and hold the cluster to it",
+		Long: `Deliver what the cluster's Flux and Argo CD resources ask for, and revert what others
+change.
+
+Everything is written as the service account that a delivery names; Holdfast's own
+account watches, and reads what deliveries refer to. The one HTTP port serves
+  /api/webhook     GitHub's push event, signed with the secret of Argo CD's argocd-secret
+  /hook/           Flux Receivers
+  /gitrepository/  artifacts of GitRepositories
+  /metrics /healthz /readyz`,
+		Example: controllerExamples,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.validate(); err != nil {
+				return err
+			}
+			log, err := newLog(p.Err, o.LogLevel, o.LogFormat)
+			if err != nil {
+				return err
+			}
+			cfg, err := controllerConfig(o.Kubeconfig)
+			if err != nil {
+				return err
+			}
+			o.Config, o.Log, o.WorkerMemoryBytes = cfg, log, int64(o.WorkerMemory)
+			if o.PProf != "" {
+				go profile(o.PProf)
+			}
+			return controller.Run(cmd.Context(), o.Options)
+		},
+	}
+	o.bind(settings{cmd.Flags()})
+	return cmd
+}
+
+// profile serves the profiler until the process ends.
+func profile(address string) {
+	srv := &http.Server{Addr: address, ReadHeaderTimeout: 5 * time.Second} // the default mux has the profiler only
+	_ = srv.ListenAndServe()                                               // an aid for developers: no profile is no failure
+}

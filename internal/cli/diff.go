@@ -1,0 +1,376 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	api "github.com/holdfastcd/holdfast/api/argo/v1alpha1"
+	"github.com/holdfastcd/holdfast/internal/controller"
+	"github.com/holdfastcd/holdfast/internal/delivery"
+	"github.com/holdfastcd/holdfast/internal/dialect/argo"
+	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/overview"
+	"github.com/holdfastcd/holdfast/internal/plan"
+	"github.com/holdfastcd/holdfast/internal/source"
+	"github.com/holdfastcd/holdfast/internal/source/git"
+)
+
+// Diff says what to compare with which cluster.
+type Diff struct {
+	Connection
+	previewOptions
+
+	Files         []string
+	Source        string
+	Output        string
+	ArgoNamespace string
+}
+
+func (o *Diff) bind(s settings) {
+	o.Connection.bind(s)
+	s.text(&o.DefaultServiceAccount, "default-service-account", "", "as given to the controller: the account of Kustomizations that name none")
+	s.toggle(&o.Permissive, "permissive", "as given to the controller: deliveries that name no account use your own identity")
+	s.text(&o.ArgoNamespace, "argocd-namespace", argoNamespace, "`NAMESPACE` of AppProjects")
+	s.flags.StringArrayVarP(&o.Files, "filename", "f", nil, "`FILE` with Kustomizations or Applications, - for standard input; repeatable")
+	s.flags.StringVar(&o.Source, "source", "", "`DIR` that stands for the root of the repository (default: fetch it, without credentials)")
+	s.flags.StringVarP(&o.Output, "output", "o", "text", "text, json or yaml")
+}
+
+const diffExamples = `  # what would this checkout change?
+  holdfast diff -f clusters/dev/apps.yaml --source .
+
+  # what differs from what is in Git now, for a script
+  holdfast diff -f app.yaml -o json`
+
+func newDiff(p Process) *cobra.Command {
+	var o Diff
+	cmd := &cobra.Command{
+		Use:   "diff -f FILE [--source DIR]",
+		Short: "Show what a delivery would change in the cluster",
+		Long: `Show what Flux Kustomizations and Argo CD Applications would change in the cluster:
+the very plan that the controller would execute, made by the same code. Reads and dry
+runs are sent as the delivery's own account, which you must be permitted to
+impersonate; nothing is changed. Values of Secrets are never shown.
+
+What is already delivered is read from the status of the resource in the cluster, if
+it is there, so that objects that would be pruned are shown as well.
+
+Exit codes: 0 nothing would change; 1 there are changes; 2 the comparison failed.`,
+		Example: diffExamples,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.Output != "text" && o.Output != "json" && o.Output != "yaml" {
+				return fault.New(fault.Invalid, "%q is no output format", o.Output).WithHint("choose text, json or yaml")
+			}
+			objects, err := readObjects(p, o.Files)
+			if err != nil {
+				return err
+			}
+			asked, err := find(objects)
+			if err != nil {
+				return err
+			}
+			cfg, err := o.config()
+			if err != nil {
+				return err
+			}
+			return o.run(cmd.Context(), cfg, asked, p)
+		},
+	}
+	o.bind(settings{cmd.Flags()})
+	return cmd
+}
+
+func (o Diff) run(ctx context.Context, cfg *rest.Config, asked requested, p Process) error {
+	if err := o.complete(ctx, cfg, &asked); err != nil {
+		return err
+	}
+	specs, closeSources, err := o.specs(ctx, asked)
+	if err != nil {
+		return err
+	}
+	defer closeSources()
+	renderer, closeRenderer := newRenderer()
+	defer closeRenderer()
+	engine, err := controller.Previewer(ctx, cfg, renderer, o.ArgoNamespace)
+	if err != nil {
+		return err
+	}
+	differences := []difference{}
+	for _, spec := range specs {
+		made, err := engine.Preview(ctx, spec)
+		if err != nil {
+			return named(err, spec.ID.Kind, spec.ID.Namespace, spec.ID.Name)
+		}
+		if conflict := made.Conflict(); conflict != nil {
+			return conflict
+		}
+		differences = append(differences, differencesOf(spec.ID, made)...)
+	}
+	if err := o.print(p, differences); err != nil {
+		return err
+	}
+	if len(differences) > 0 {
+		return errChanges
+	}
+	return nil
+}
+
+// complete adds what the cluster knows of the resources: the status, which holds
+// the inventory, and the projects that the files do not have.
+func (o Diff) complete(ctx context.Context, cfg *rest.Config, asked *requested) error {
+	scheme, err := overview.Scheme()
+	if err != nil {
+		return err
+	}
+	c, err := client.New(cfg, client.Options{Scheme: scheme})
+	if err != nil {
+		return classify(err, "connect to the cluster")
+	}
+	for _, ks := range asked.kustomizations {
+		live := &kustomizev1.Kustomization{}
+		if err := lookUp(ctx, c, ks.Namespace, ks.Name, live); err != nil {
+			return err
+		}
+		ks.Status = live.Status
+		if o.Source != "" || asked.repository(ks) != nil {
+			continue
+		}
+		repository := &sourcev1.GitRepository{}
+		if err := lookUp(ctx, c, ks.Namespace, ks.Spec.SourceRef.Name, repository); err != nil {
+			return err
+		}
+		if repository.Name != "" {
+			asked.repositories = append(asked.repositories, repository)
+		}
+	}
+	for _, app := range asked.applications {
+		live := &api.Application{}
+		if err := lookUp(ctx, c, app.Namespace, app.Name, live); err != nil {
+			return err
+		}
+		app.Status = live.Status
+		project := &api.AppProject{}
+		if err := lookUp(ctx, c, o.ArgoNamespace, app.Spec.Project, project); err != nil {
+			return err
+		}
+		// A project in the files comes first, and counts.
+		if project.Name != "" && asked.project(project.Name) == nil {
+			asked.projects = append(asked.projects, project)
+		}
+	}
+	return nil
+}
+
+// lookUp reads an object; into stays empty if there is none.
+func lookUp(ctx context.Context, c client.Client, namespace, name string, into client.Object) error {
+	err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, into)
+	if err == nil || apierrors.IsNotFound(err) || meta.IsNoMatchError(err) {
+		return nil
+	}
+	return kubeFault(err, "read "+namespace+"/"+name)
+}
+
+// specs reads or fetches the sources and translates what was requested. The
+// function that it returns gives up what the trees are read from.
+func (o Diff) specs(ctx context.Context, asked requested) ([]delivery.Spec, func(), error) {
+	if o.Source != "" {
+		revision, err := directory(o.Source)
+		if err != nil {
+			return nil, nil, err
+		}
+		specs, err := asked.specs(revision, o.previewOptions)
+		return specs, func() {}, err
+	}
+	f, err := newFetcher()
+	if err != nil {
+		return nil, nil, err
+	}
+	specs, err := f.specs(ctx, asked, o.previewOptions)
+	if err != nil {
+		f.close()
+		return nil, nil, err
+	}
+	return specs, f.close, nil
+}
+
+// fetcher fetches the sources of a preview into a directory of its own.
+type fetcher struct {
+	dir   string
+	store *git.Store
+}
+
+func newFetcher() (*fetcher, error) {
+	dir, err := os.MkdirTemp("", "holdfast-diff-")
+	if err != nil {
+		return nil, fault.New(fault.Internal, "cannot make a temporary directory: %s", err)
+	}
+	store, err := git.New(dir, git.Options{})
+	if err != nil {
+		os.RemoveAll(dir)
+		return nil, err
+	}
+	return &fetcher{dir: dir, store: store}, nil
+}
+
+func (f *fetcher) close() {
+	f.store.Close()
+	os.RemoveAll(f.dir)
+}
+
+func (f *fetcher) specs(ctx context.Context, asked requested, o previewOptions) ([]delivery.Spec, error) {
+	var specs []delivery.Spec
+	one := func(part requested, request source.Request) error {
+		revision, err := f.store.Fetch(ctx, request)
+		if err != nil {
+			return withSource(err)
+		}
+		part.repositories, part.projects = asked.repositories, asked.projects
+		more, err := part.specs(revision, o)
+		specs = append(specs, more...)
+		return err
+	}
+	for _, ks := range asked.kustomizations {
+		repository := asked.repository(ks)
+		if repository == nil {
+			return nil, fault.New(fault.NotFound, "there is no GitRepository %s/%s, neither in the files nor in the cluster", ks.Namespace, ks.Spec.SourceRef.Name).
+				WithHint("give its file with -f, or a checkout with --source DIR")
+		}
+		if err := one(requested{kustomizations: []*kustomizev1.Kustomization{ks}}, gitRequest(repository)); err != nil {
+			return nil, named(err, kustomizev1.KustomizationKind, ks.Namespace, ks.Name)
+		}
+	}
+	for _, app := range asked.applications {
+		project, err := asked.rulesFor(app)
+		if err != nil {
+			return nil, err
+		}
+		request, err := argo.Request(app, project, argo.Options{Namespace: app.Namespace, Permissive: o.Permissive})
+		if err == nil {
+			err = one(requested{applications: []*api.Application{app}}, request)
+		}
+		if err != nil {
+			return nil, named(err, api.ApplicationKind, app.Namespace, app.Name)
+		}
+	}
+	return specs, nil
+}
+
+// withSource points to the way that needs no credentials.
+func withSource(err error) error {
+	if fault.KindOf(err) != fault.Unauthorized {
+		return err
+	}
+	return fault.New(fault.Unauthorized, "%s", err).WithHint("give a checkout with --source DIR").Because(err)
+}
+
+func gitRequest(r *sourcev1.GitRepository) source.Request {
+	request := source.Request{URL: r.Spec.URL, Ref: source.Ref{Branch: "master"}}
+	if ref := r.Spec.Reference; ref != nil && (ref.Branch != "" || ref.Commit != "") {
+		request.Ref = source.Ref{Branch: ref.Branch, Commit: ref.Commit}
+	}
+	return request
+}
+
+// difference is what would happen to one object.
+type difference struct {
+	Delivery string        `json:"delivery"`
+	Op       plan.Op       `json:"operation"`
+	Object   string        `json:"object"`
+	Reason   string        `json:"reason,omitempty"`
+	File     string        `json:"file,omitempty"`
+	Line     int           `json:"line,omitempty"`
+	Fields   []plan.Change `json:"fields,omitempty"`
+}
+
+// differencesOf lists what a plan would change, and what it cannot tell yet.
+func differencesOf(id delivery.ID, made plan.Plan) []difference {
+	var all []difference
+	for _, a := range made.Actions() {
+		switch a.Op {
+		case plan.Keep, plan.Release:
+			continue
+		}
+		d := difference{Delivery: id.String(), Op: a.Op, Object: a.ID.String(), Reason: a.Reason}
+		if a.Desired != nil {
+			d.File, d.Line = a.Desired.Origin.File, a.Desired.Origin.Line
+		}
+		if a.Observed.Live != nil && a.Observed.DryRun != nil {
+			d.Fields = plan.Diff(a.Observed.Live, a.Observed.DryRun)
+		}
+		all = append(all, d)
+	}
+	return all
+}
+
+// signs are how operations are shown; others change an object.
+var signs = map[plan.Op]struct{ sign, colour string }{
+	plan.Create: {"+", green},
+	plan.Prune:  {"-", red},
+	plan.Await:  {"?", yellow},
+	plan.Leave:  {"=", yellow},
+	plan.Refuse: {"!", red},
+}
+
+func (o Diff) print(p Process, all []difference) error {
+	if o.Output != "text" {
+		return encode(p.Out, o.Output, all)
+	}
+	colour := colours(p.Out, p)
+	last := ""
+	for _, d := range all {
+		if d.Delivery != last {
+			last = d.Delivery
+			fmt.Fprintln(p.Out, colour.paint(bold, plain(d.Delivery)))
+		}
+		if err := d.print(p.Out, colour); err != nil {
+			return err
+		}
+	}
+	if len(all) == 0 {
+		fmt.Fprintln(p.Err, "The cluster is as the source wants it.")
+	}
+	return nil
+}
+
+func (d difference) print(w io.Writer, colour palette) error {
+	s, ok := signs[d.Op]
+	if !ok {
+		s.sign, s.colour = "~", yellow
+	}
+	from := ""
+	if d.File != "" {
+		from = "  " + colour.paint(faint, place(d.File, d.Line))
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s  %s%s\n", colour.paint(s.colour, s.sign), plain(d.Object), plain(d.Reason), from)
+	for _, f := range d.Fields {
+		switch {
+		case f.From == "":
+			fmt.Fprintf(&b, "    %s: %s\n", plain(f.Path), colour.paint(green, "+"+plain(f.To)))
+		case f.To == "":
+			fmt.Fprintf(&b, "    %s: %s\n", plain(f.Path), colour.paint(red, "-"+plain(f.From)))
+		default:
+			fmt.Fprintf(&b, "    %s: %s → %s\n", plain(f.Path), colour.paint(red, plain(f.From)), colour.paint(green, plain(f.To)))
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func place(file string, line int) string {
+	if line == 0 {
+		return plain(file)
+	}
+	return fmt.Sprintf("%s:%d", plain(file), line)
+}

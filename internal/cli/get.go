@@ -1,0 +1,200 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/rest"
+
+	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/overview"
+)
+
+// Get says what to show.
+type Get struct {
+	Connection
+
+	Kind, Name string
+	Namespace  string
+	All        bool
+	Output     string
+	Watch      bool
+}
+
+const getExamples = `  # everything that is delivered, in all namespaces
+  holdfast get
+
+  # one of them, with its path and the number of its objects
+  holdfast get kustomization apps -n flux-system -o wide
+
+  # watch a rollout
+  holdfast get --watch`
+
+func newGet(p Process) *cobra.Command {
+	var o Get
+	cmd := &cobra.Command{
+		Use:   "get [KIND] [NAME]",
+		Short: "Show what is delivered, from where, its state and why",
+		Long: `Show the deliveries of a cluster and their sources: Argo CD's Applications, and
+Flux's GitRepositories and Kustomizations.
+
+STATE is Synced, Progressing, OutOfSync, Failed, Suspended or Unknown in either
+dialect, and MESSAGE says why. HEALTH is that of the delivered objects, where the
+delivery looks at it.`,
+		Example: getExamples,
+		Args:    cobra.MaximumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.complete(args); err != nil {
+				return err
+			}
+			cfg, err := o.config()
+			if err != nil {
+				return err
+			}
+			return o.run(cmd.Context(), cfg, p)
+		},
+	}
+	o.Connection.bind(settings{cmd.Flags()})
+	flags := cmd.Flags()
+	flags.StringVarP(&o.Namespace, "namespace", "n", "", "only this `NAMESPACE`")
+	flags.BoolVarP(&o.All, "all-namespaces", "A", false, "all namespaces, which is the default")
+	flags.StringVarP(&o.Output, "output", "o", "", "wide, json or yaml")
+	flags.BoolVarP(&o.Watch, "watch", "w", false, "go on, and print what changes")
+	cmd.MarkFlagsMutuallyExclusive("namespace", "all-namespaces")
+	return cmd
+}
+
+// complete takes the arguments and checks what can be checked here.
+func (o *Get) complete(args []string) error {
+	if !slices.Contains([]string{"", "wide", "json", "yaml"}, o.Output) {
+		return fault.New(fault.Invalid, "%q is no output format", o.Output).WithHint("choose wide, json or yaml")
+	}
+	if len(args) > 0 {
+		o.Kind = args[0]
+	}
+	if len(args) > 1 {
+		o.Name = args[1]
+	}
+	return overview.CheckKind(o.Kind)
+}
+
+func (o Get) run(ctx context.Context, cfg *rest.Config, p Process) error {
+	reader, err := overview.NewReader(cfg, o.Kind, o.Namespace, o.Name)
+	if err != nil {
+		return err
+	}
+	rows, err := reader.List(ctx)
+	if err != nil {
+		return kubeFault(err, "list what is delivered")
+	}
+	if o.Name != "" && len(rows) == 0 && !o.Watch {
+		return fault.New(fault.NotFound, "there is no %s here", o.Name).WithHint("'holdfast get' lists all there are")
+	}
+	printer := newPrinter(p, o, rows)
+	if err := printer.all(p, rows); err != nil || !o.Watch {
+		return err
+	}
+	return reader.Watch(ctx, rows, func(r overview.Row) error { return printer.one(p.Out, r) })
+}
+
+// printer prints rows below one another, in columns that stay where the first
+// rows put them.
+type printer struct {
+	Get
+
+	widths []int
+	colour palette
+}
+
+func newPrinter(p Process, o Get, rows []overview.Row) *printer {
+	l := &printer{Get: o, colour: colours(p.Out, p)}
+	for i, head := range l.header() {
+		width := len(head)
+		for _, r := range rows {
+			width = max(width, len([]rune(plain(l.cells(r)[i]))))
+		}
+		l.widths = append(l.widths, width)
+	}
+	return l
+}
+
+func (l *printer) encodes() bool { return l.Output == "json" || l.Output == "yaml" }
+
+// all prints what there is now.
+func (l *printer) all(p Process, rows []overview.Row) error {
+	switch {
+	case l.encodes() && !l.Watch:
+		if rows == nil {
+			rows = []overview.Row{}
+		}
+		return encode(p.Out, l.Output, rows)
+	case l.encodes(): // one document for each, as for those that follow
+	case len(rows) == 0 && !l.Watch:
+		fmt.Fprintln(p.Err, "Nothing is delivered here. 'holdfast demo' shows how it looks, and examples/fleet how it is written.")
+		return nil
+	default:
+		fmt.Fprintln(p.Out, l.line(l.header()))
+	}
+	for _, r := range rows {
+		if err := l.one(p.Out, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *printer) one(w io.Writer, r overview.Row) error {
+	if l.encodes() {
+		return encode(w, l.Output, r)
+	}
+	_, err := fmt.Fprintln(w, l.line(l.cells(r)))
+	return err
+}
+
+func (l *printer) header() []string {
+	if l.Output == "wide" {
+		return []string{"KIND", "NAMESPACE", "NAME", "SOURCE", "PATH", "REVISION", "STATE", "HEALTH", "OBJECTS", "MESSAGE"}
+	}
+	return []string{"KIND", "NAMESPACE", "NAME", "SOURCE", "REVISION", "STATE", "HEALTH", "MESSAGE"}
+}
+
+// maxMessage is as much of a message as fits into a line of a terminal.
+const maxMessage = 100
+
+func (l *printer) cells(r overview.Row) []string {
+	if l.Output == "wide" {
+		return []string{r.Kind, r.Namespace, r.Name, r.Source, r.Path, r.Revision, r.State, r.Health, fmt.Sprint(r.Objects), r.Message}
+	}
+	from := r.Source
+	if r.Path != "" {
+		from += "//" + strings.TrimPrefix(strings.TrimPrefix(r.Path, "./"), "/")
+	}
+	message := []rune(plain(r.Message))
+	if len(message) > maxMessage {
+		message = append(message[:maxMessage-1], '…')
+	}
+	return []string{r.Kind, r.Namespace, r.Name, from, overview.ShortRevision(r.Revision), r.State, r.Health, string(message)}
+}
+
+var stateColours = map[string]string{
+	overview.Synced: green, "Healthy": green, overview.Failed: red, "Degraded": red,
+	overview.Progressing: yellow, overview.OutOfSync: yellow, overview.Suspended: faint,
+}
+
+func (l *printer) line(cells []string) string {
+	var b strings.Builder
+	for i, cell := range cells {
+		if cell = plain(cell); cell == "" {
+			cell = "-"
+		}
+		b.WriteString(l.colour.paint(stateColours[cell], cell))
+		if i < len(cells)-1 {
+			b.WriteString(strings.Repeat(" ", max(0, l.widths[i]-len([]rune(cell)))+3))
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfastcd/holdfast/deploy"
+	"github.com/holdfastcd/holdfast/internal/schema"
+)
+
+// Install is what to install, and where.
+type Install struct {
+	Connection
+
+	CRDsOnly bool
+	Export   bool
+	deploy.Options
+}
+
+func (o *Install) bind(s settings) {
+	o.Connection.bind(s)
+	s.toggle(&o.CRDsOnly, "crds-only", "only the definitions of the kinds that Holdfast reads, for a controller that runs elsewhere")
+	s.toggle(&o.Export, "export", "print the objects as YAML, and do not talk to any cluster")
+	s.text(&o.Namespace, "namespace", deploy.DefaultNamespace, "`NAMESPACE` that Holdfast runs in")
+	s.text(&o.Image, "image", "", "container `IMAGE`, best with its digest (default: that of this version)")
+	s.text(&o.DataClaim, "data-claim", "", "`NAME` of a PersistentVolumeClaim for the data directory (default: none; it is fetched again)")
+	s.flags.StringSliceVar(&o.Tenants, "tenants", nil, "`NAMESPACES` whose service accounts Holdfast may act as (default: all)")
+	s.bind("tenants")
+	s.flags.StringArrayVar(&o.Args, "arg", nil, "further `ARGUMENT` of the controller, such as --arg=--log-level=debug; repeatable")
+}
+
+const installExamples = `  # install into the cluster of the current context
+  holdfast install
+
+  # only the kinds, to run the controller on this machine
+  holdfast install --crds-only
+  holdfast controller --kubeconfig ~/.kube/config --data-dir ./data
+
+  # look at it first, or keep it in Git
+  holdfast install --export > holdfast.yaml`
+
+func newInstall(p Process) *cobra.Command {
+	var o Install
+	cmd := &cobra.Command{
+		Use:   "install",
+		Short: "Install Holdfast into a cluster, or print what would be installed",
+		Long: `Install Holdfast into a cluster: the definitions of the kinds that it reads, its
+account and permissions, and a Deployment. It can be run again at any time; every
+object is a server-side apply.`,
+		Example: installExamples,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			objects, err := o.objects()
+			if err != nil {
+				return err
+			}
+			if o.Export {
+				b, err := deploy.YAML(objects)
+				if err != nil {
+					return err
+				}
+				_, err = p.Out.Write(b)
+				return err
+			}
+			cfg, err := o.config()
+			if err != nil {
+				return err
+			}
+			return install(cmd.Context(), cfg, objects, func(o *unstructured.Unstructured) {
+				fmt.Fprintf(p.Out, "%s/%s applied\n", o.GetKind(), o.GetName())
+			})
+		},
+	}
+	o.bind(settings{cmd.Flags()})
+	return cmd
+}
+
+func (o Install) objects() ([]*unstructured.Unstructured, error) {
+	objects, err := deploy.CRDs()
+	if err != nil || o.CRDsOnly {
+		return objects, err
+	}
+	manifests, err := deploy.Manifests(o.Options)
+	return append(objects, manifests...), err
+}
+
+// established bounds the wait for definitions to be served.
+const established = 30 * time.Second
+
+// install applies objects one by one, and waits until the definitions among them
+// are served.
+func install(ctx context.Context, cfg *rest.Config, objects []*unstructured.Unstructured, done func(*unstructured.Unstructured)) error {
+	c, err := client.New(cfg, client.Options{Mapper: fixedMapper(objects)})
+	if err != nil {
+		return classify(err, "connect to the cluster")
+	}
+	for _, o := range objects {
+		err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(o), client.FieldOwner("holdfast-install"), client.ForceOwnership)
+		if err != nil {
+			return kubeFault(err, "apply "+o.GetKind()+" "+o.GetName())
+		}
+		done(o)
+	}
+	return awaitServed(ctx, c, objects)
+}
+
+// fixedMapper knows the kinds of what is installed, so that nothing has to be discovered.
+func fixedMapper(objects []*unstructured.Unstructured) meta.RESTMapper {
+	m := meta.NewDefaultRESTMapper(nil)
+	add := func(kinds schema.Table) {
+		for gvk, k := range kinds {
+			scope := meta.RESTScopeRoot
+			if k.Namespaced {
+				scope = meta.RESTScopeNamespace
+			}
+			m.AddSpecific(gvk, k.GVR(), k.GVR(), scope)
+		}
+	}
+	add(schema.Builtin())
+	for _, o := range objects {
+		add(schema.FromCRD(o))
+	}
+	return m
+}
+
+// awaitServed waits until lists of the newly defined kinds are answered.
+func awaitServed(ctx context.Context, c client.Client, objects []*unstructured.Unstructured) error {
+	ctx, cancel := context.WithTimeout(ctx, established)
+	defer cancel()
+	for _, o := range objects {
+		for gvk := range schema.FromCRD(o) {
+			for {
+				list := &unstructured.UnstructuredList{}
+				list.SetGroupVersionKind(gvk)
+				err := c.List(ctx, list, client.Limit(1))
+				if err == nil {
+					break
+				}
+				if !apierrors.IsNotFound(err) {
+					return kubeFault(err, "wait for "+gvk.Kind+" to be served")
+				}
+				select {
+				case <-ctx.Done():
+					return classify(ctx.Err(), "wait for "+gvk.Kind+" to be served")
+				case <-time.After(50 * time.Millisecond):
+				}
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,222 @@
+// Package controller wires the parts of the process that holds a cluster to what
+// is in Git: it makes them, joins them, runs them, and ends them in order. It
+// decides nothing about deliveries.
+package controller
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/holdfastcd/holdfast/internal/cluster"
+	"github.com/holdfastcd/holdfast/internal/delivery"
+	"github.com/holdfastcd/holdfast/internal/dialect"
+	"github.com/holdfastcd/holdfast/internal/dialect/argo"
+	"github.com/holdfastcd/holdfast/internal/dialect/flux"
+	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/render"
+	"github.com/holdfastcd/holdfast/internal/server"
+	"github.com/holdfastcd/holdfast/internal/source"
+	"github.com/holdfastcd/holdfast/internal/source/git"
+	"github.com/holdfastcd/holdfast/internal/store"
+	"github.com/holdfastcd/holdfast/internal/worker"
+)
+
+// Options are what the owner of the process decides.
+type Options struct {
+	Config *rest.Config
+	Log    *slog.Logger
+
+	DataDir     string
+	Listen      string // address of the one HTTP port
+	ArtifactURL string // by which others reach that port; empty: the service that install makes
+
+	Permissive            bool
+	DefaultServiceAccount string
+	ArgoNamespace         string
+	AllowFileURLs         bool
+
+	Concurrency       int   // deliveries of one kind that are worked on at once
+	Workers           int   // that render at once; 0: the pool's default
+	WorkerMemoryBytes int64 // of one worker; 0: the pool's default
+}
+
+// process holds the parts, in the order in which they are made.
+type process struct {
+	Options
+
+	store    *store.Store
+	workers  *worker.Pool
+	git      *git.Store
+	cluster  *cluster.Cluster
+	manager  ctrl.Manager
+	flux     *flux.Flux
+	argo     *argo.Argo
+	server   *server.Server
+	listener net.Listener
+	ready    readiness
+}
+
+// Run runs the controller until ctx ends or a part fails that it cannot do
+// without. Errors are *fault.Error: Conflict (another process uses the data
+// directory), Invalid (data directory, address), Unreachable, Unauthorized and
+// Rejected (the API server), NotFound (kinds that are not installed).
+func Run(ctx context.Context, o Options) error {
+	limitGarbage()
+	klog.SetLogger(libraryLog(o.Log))
+	p := &process{Options: o}
+	defer p.close()
+	for _, step := range []func() error{p.openData, p.listen, p.connect, p.manage, p.serve} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	err := p.run(ctx)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func (p *process) openData() (err error) {
+	if p.store, err = store.Open(p.DataDir); err != nil {
+		return err
+	}
+	p.workers = worker.NewPool(worker.Options{Size: p.Workers, MemoryLimit: p.WorkerMemoryBytes})
+	p.git, err = git.New(p.store.Git(), git.Options{AllowFile: p.AllowFileURLs})
+	return err
+}
+
+// listen takes the port first: if somebody else has it, nothing has happened yet.
+func (p *process) listen() (err error) {
+	if p.listener, err = net.Listen("tcp", p.Listen); err != nil {
+		return fault.New(fault.Invalid, "cannot listen on %s: %s", p.Listen, err).WithHint("choose another address with --listen").Because(err)
+	}
+	return nil
+}
+
+func (p *process) connect() (err error) {
+	p.cluster, err = cluster.Connect(p.Config, clusterOptions(p.ArgoNamespace, p.Log))
+	return err
+}
+
+// manage makes the engine and the controllers of both dialects.
+func (p *process) manage() (err error) {
+	if p.manager, err = newManager(p.Config, p.Options); err != nil {
+		return err
+	}
+	engine := delivery.New(delivery.Options{
+		Renderer: render.New(p.workers),
+		Cluster:  p.cluster,
+		Memory:   p.store,
+		Digest:   p.store.Digest,
+		Clock:    time.Now,
+		Log:      p.Log,
+		Alive:    p.alive,
+	})
+	env := &dialect.Env{
+		Client: p.manager.GetClient(),
+		Reader: p.manager.GetAPIReader(),
+		Events: p.manager.GetEventRecorderFor("holdfast"), //nolint:staticcheck // clients read the core events that the peers write
+		Engine: engine,
+		Hub:    source.NewHub(p.git, time.Now),
+		Clock:  time.Now,
+		Log:    p.Log,
+
+		Permissive:            p.Permissive,
+		DefaultServiceAccount: p.DefaultServiceAccount,
+		ArgoNamespace:         p.ArgoNamespace,
+		AllowFileURLs:         p.AllowFileURLs,
+		Concurrency:           p.Concurrency,
+	}
+	router := dialect.Router{}
+	if p.flux, err = flux.Setup(p.manager, env, router); err != nil {
+		return err
+	}
+	if p.argo, err = argo.Setup(p.manager, env, router); err != nil {
+		return err
+	}
+	if p.ArtifactURL != "" {
+		p.flux.Artifacts.BaseURL = p.ArtifactURL
+	}
+	engine.OnEvent(router.Notify)
+	return nil
+}
+
+// alive reports whether a delivery, named as marks name it, still exists.
+func (p *process) alive(owner string) bool {
+	parts := strings.Split(owner, "/")
+	if len(parts) == 3 && parts[0] == argo.Kind {
+		// The cache answers; nothing here waits.
+		return p.argo.Alive(context.Background(), parts[1], parts[2])
+	}
+	return p.flux.Alive(owner)
+}
+
+func (p *process) serve() error {
+	own := prometheus.NewRegistry()
+	if err := own.Register(requests{p.cluster}); err != nil {
+		return fault.New(fault.Internal, "cannot register metrics: %s", err)
+	}
+	p.server = server.New(server.Options{
+		Hooks:      p.flux.Hooks,
+		Artifacts:  p.flux.Artifacts,
+		Refreshers: []server.Refresher{p.flux, p.argo},
+		Secret:     githubSecret(p.manager.GetAPIReader(), p.ArgoNamespace),
+		Metrics:    prometheus.Gatherers{metrics.Registry, own},
+		Ready:      p.ready.err,
+		Clock:      time.Now,
+		Log:        p.Log,
+	})
+	return nil
+}
+
+// run serves at once, so that probes are answered, and delivers when the cluster
+// is known. The first part that fails ends the others.
+func (p *process) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.server.Serve(ctx, p.listener) })
+	g.Go(func() error {
+		if err := p.cluster.Start(ctx); err != nil {
+			return err
+		}
+		p.Log.Info("connected", "server", p.Config.Host, "data", p.DataDir)
+		return p.manager.Start(ctx)
+	})
+	g.Go(func() error {
+		if p.manager.GetCache().WaitForCacheSync(ctx) {
+			p.ready.set()
+			p.Log.Info("ready")
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// close gives everything back, last made first.
+func (p *process) close() {
+	if p.listener != nil {
+		_ = p.listener.Close() // closed already by the server, if it ran
+	}
+	if p.workers != nil {
+		p.workers.Close()
+	}
+	if p.git != nil {
+		if err := p.git.Close(); err != nil {
+			p.Log.Warn("cannot close the Git store", "error", err)
+		}
+	}
+	if p.store != nil {
+		_ = p.store.Close() // the lock goes with the process
+	}
+}

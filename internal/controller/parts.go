@@ -1,0 +1,160 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	api "github.com/holdfastcd/holdfast/api/argo/v1alpha1"
+	"github.com/holdfastcd/holdfast/internal/cluster"
+	"github.com/holdfastcd/holdfast/internal/dialect/argo"
+	"github.com/holdfastcd/holdfast/internal/dialect/flux"
+	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/health"
+)
+
+// userAgent is how the controller names itself to the API server.
+const userAgent = "holdfast"
+
+// gcPercent trades processor time for memory: the heap is small and lives long,
+// so that collecting at half its size costs little and saves a third.
+const gcPercent = 50
+
+// limitGarbage sets the collector's pace, unless whoever started us did.
+func limitGarbage() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+}
+
+// clusterOptions say how objects are seen, the same for every door.
+func clusterOptions(argoNamespace string, log *slog.Logger) cluster.Options {
+	byAnnotation := argo.Owner(argoNamespace)
+	return cluster.Options{
+		Owner: func(labels, annotations map[string]string) string {
+			if owner := flux.Owner(labels, annotations); owner != "" {
+				return owner
+			}
+			return byAnnotation(labels, annotations)
+		},
+		Kept: func(labels, annotations map[string]string) bool {
+			return flux.Kept(labels, annotations) || argo.Kept(labels, annotations)
+		},
+		Health:      health.Options{}.Judge,
+		NeedsObject: health.NeedsObject,
+		UserAgent:   userAgent,
+		Logger:      log,
+		Clock:       time.Now,
+	}
+}
+
+// newManager returns the manager of the controllers. It caches what they watch,
+// custom resources, and nothing else; Secrets are read when they are needed.
+func newManager(cfg *rest.Config, o Options) (ctrl.Manager, error) {
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientscheme.AddToScheme(scheme), api.AddToScheme(scheme)); err != nil {
+		return nil, fault.New(fault.Internal, "cannot register a kind: %s", err)
+	}
+	cfg = rest.CopyConfig(cfg)
+	cfg.QPS, cfg.UserAgent = -1, userAgent
+	unique := true
+	grace := 20 * time.Second
+	m, err := ctrl.NewManager(cfg, ctrl.Options{
+		Scheme:                  scheme,
+		Logger:                  libraryLog(o.Log),
+		Metrics:                 server.Options{BindAddress: "0"}, // the one port serves them
+		HealthProbeBindAddress:  "0",
+		LeaderElection:          false,
+		Controller:              config.Controller{SkipNameValidation: &unique}, // a process may run several
+		GracefulShutdownTimeout: &grace,
+		Cache:                   cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Client: client.Options{Cache: &client.CacheOptions{
+			Unstructured: true,
+			DisableFor:   []client.Object{&corev1.Secret{}},
+		}},
+	})
+	if err != nil {
+		return nil, fault.New(fault.Unreachable, "cannot set up the connection to the cluster: %s", err).Because(err)
+	}
+	return m, nil
+}
+
+// githubSecret returns the function that reads the secret of GitHub's webhooks
+// from where Argo CD keeps it; "" if there is none.
+func githubSecret(reader client.Reader, namespace string) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		var s corev1.Secret
+		err := reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: "argocd-secret"}, &s)
+		if apierrors.IsNotFound(err) {
+			return "", nil
+		}
+		return string(s.Data["webhook.github.secret"]), err
+	}
+}
+
+// readiness says whether the process works yet.
+type readiness struct{ yes atomic.Bool }
+
+func (r *readiness) set() { r.yes.Store(true) }
+
+func (r *readiness) err() error {
+	if !r.yes.Load() {
+		return errors.New("the cluster is not known yet")
+	}
+	return nil
+}
+
+// requests are the requests sent to the API server on behalf of deliveries, as a metric.
+type requests struct{ cluster *cluster.Cluster }
+
+var requestsTotal = prometheus.NewDesc("holdfast_cluster_requests_total",
+	"Requests sent to the API server about delivered objects, by verb.", []string{"verb"}, nil)
+
+// Describe implements prometheus.Collector.
+func (requests) Describe(ch chan<- *prometheus.Desc) { ch <- requestsTotal }
+
+// Collect implements prometheus.Collector.
+func (r requests) Collect(ch chan<- prometheus.Metric) {
+	for verb, n := range r.cluster.Requests() {
+		ch <- prometheus.MustNewConstMetric(requestsTotal, prometheus.CounterValue, float64(n), verb)
+	}
+}
+
+// libraryLog is the log for the Kubernetes libraries: they call everything that
+// happens an information, so that only warnings and errors pass, unless somebody
+// debugs.
+func libraryLog(log *slog.Logger) logr.Logger {
+	return logr.FromSlogHandler(quiet{log.Handler()})
+}
+
+type quiet struct{ slog.Handler }
+
+// Enabled implements slog.Handler.
+func (q quiet) Enabled(ctx context.Context, level slog.Level) bool {
+	return (level >= slog.LevelWarn || q.Handler.Enabled(ctx, slog.LevelDebug)) && q.Handler.Enabled(ctx, level)
+}
+
+// WithAttrs implements slog.Handler.
+func (q quiet) WithAttrs(attrs []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(attrs)} }
+
+// WithGroup implements slog.Handler.
+func (q quiet) WithGroup(name string) slog.Handler { return quiet{q.Handler.WithGroup(name)} }

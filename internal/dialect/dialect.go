@@ -1,0 +1,112 @@
+// Package dialect holds what the dialects (Flux, Argo CD) share: the parts that
+// their controllers are handed, and the trigger by which events reach a
+// controller's queue. A dialect translates custom resources to deliveries and
+// reports to status; it decides nothing about objects.
+package dialect
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfastcd/holdfast/internal/delivery"
+	"github.com/holdfastcd/holdfast/internal/source"
+)
+
+// Env is what the controllers of every dialect are made from.
+type Env struct {
+	// Client reads custom resources from the manager's cache and writes them.
+	Client client.Client
+	// Reader reads Secrets and whatever must not be cached.
+	Reader client.Reader
+	Events record.EventRecorder
+	Engine *delivery.Engine
+	Hub    *source.Hub
+	Clock  func() time.Time
+	Log    *slog.Logger
+
+	// Permissive writes with Holdfast's own identity where an object names no
+	// account; it is shown on every object that it affects.
+	Permissive bool
+	// DefaultServiceAccount is the account, in the namespace of the object, of
+	// Flux objects that name none; empty: they are refused unless Permissive.
+	DefaultServiceAccount string
+	// ArgoNamespace is where Applications and AppProjects live ("argocd").
+	ArgoNamespace string
+	// AllowFileURLs permits file:// repositories; for demonstrations and tests.
+	AllowFileURLs bool
+	// Concurrency bounds the passes of one kind that run side by side.
+	Concurrency int
+}
+
+// Priority says how soon a queued object gets its turn; higher is sooner.
+type Priority int
+
+// The priorities, lowest first.
+const (
+	Untouched Priority = -10 // a commit arrived that leaves it as it is: only its status moves
+	Normal    Priority = 0
+	Touched   Priority = 10 // a commit or an event changes it
+)
+
+// Trigger is a source of requests for a controller: whatever calls [Trigger.Add]
+// puts an object into its queue. Adding before the controller starts is kept.
+type Trigger struct {
+	mu      sync.Mutex
+	queue   workqueue.TypedRateLimitingInterface[reconcile.Request]
+	pending map[types.NamespacedName]Priority
+}
+
+// Start implements the controller runtime's source.
+func (t *Trigger) Start(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+	t.mu.Lock()
+	t.queue = queue
+	pending := t.pending
+	t.pending = nil
+	t.mu.Unlock()
+	for name, p := range pending {
+		t.Add(name, p)
+	}
+	return nil
+}
+
+// Add queues an object. It does not block.
+func (t *Trigger) Add(name types.NamespacedName, p Priority) {
+	t.mu.Lock()
+	queue := t.queue
+	if queue == nil {
+		if t.pending == nil {
+			t.pending = map[types.NamespacedName]Priority{}
+		}
+		t.pending[name] = p
+	}
+	t.mu.Unlock()
+	if queue == nil {
+		return
+	}
+	request := reconcile.Request{NamespacedName: name}
+	if pq, ok := queue.(priorityqueue.PriorityQueue[reconcile.Request]); ok {
+		priority := int(p)
+		pq.AddWithOpts(priorityqueue.AddOpts{Priority: &priority}, request)
+		return
+	}
+	queue.Add(request)
+}
+
+// Router hands the events of deliveries to the trigger of their kind.
+type Router map[string]*Trigger
+
+// Notify queues the delivery; kinds nobody serves are dropped.
+func (r Router) Notify(id delivery.ID) {
+	if t, ok := r[id.Kind]; ok {
+		t.Add(types.NamespacedName{Namespace: id.Namespace, Name: id.Name}, Touched)
+	}
+}

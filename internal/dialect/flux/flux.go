@@ -1,0 +1,206 @@
+// Package flux serves Flux's kinds: GitRepository, Kustomization and Receiver.
+// It translates them to sources and deliveries, and reports to status, as the
+// clients of Flux expect it. What is delivered, and how, is the engine's.
+//
+// A field that is not supported yet is refused by name, on the object. References
+// to other namespaces are refused.
+package flux
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	notificationv1 "github.com/fluxcd/notification-controller/api/v1"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfastcd/holdfast/internal/delivery"
+	"github.com/holdfastcd/holdfast/internal/dialect"
+	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/source"
+)
+
+// The indexes by which objects are found in the cache.
+const (
+	bySource = "holdfast.source" // Kustomizations by the GitRepository they name
+	byURL    = "holdfast.url"    // GitRepositories by the address of their repository
+	byPath   = "holdfast.path"   // Receivers by the path they listen at
+)
+
+// fetchesAtOnce is how many GitRepositories may wait for a server side by side;
+// the hub asks each server once for all who ask the same.
+const fetchesAtOnce = 32
+
+// urgent is the priority of what somebody asked for.
+const urgent = dialect.Touched
+
+// Flux is the running dialect.
+type Flux struct {
+	// Artifacts serves the trees of GitRepositories, below /gitrepository/. Its
+	// BaseURL is to be set before the manager starts.
+	Artifacts *Artifacts
+	// Hooks serves Receivers, below /hook/.
+	Hooks http.Handler
+
+	env                                     *dialect.Env
+	repositories, kustomizations, receivers *desk
+	git                                     *repositories
+	fetches, deliveries                     *dialect.Trigger
+}
+
+// Setup registers the controllers of Flux's kinds with a manager that has not
+// started, and lets router reach the Kustomizations. It fails, with a
+// *fault.Error, if the cluster does not serve one of the kinds.
+func Setup(mgr ctrl.Manager, env *dialect.Env, router dialect.Router) (*Flux, error) {
+	cache := mgr.GetCache()
+	f := &Flux{
+		Artifacts:      newArtifacts(),
+		env:            env,
+		repositories:   newDesk(sourcev1.GroupVersion.WithKind(sourcev1.GitRepositoryKind), cache, env.Client, "gotk-source-controller"),
+		kustomizations: newDesk(kustomizev1.GroupVersion.WithKind(kustomizev1.KustomizationKind), cache, env.Client, "gotk-kustomize-controller"),
+		receivers:      newDesk(notificationv1.GroupVersion.WithKind(notificationv1.ReceiverKind), cache, env.Client, "gotk-notification-controller"),
+		fetches:        &dialect.Trigger{},
+		deliveries:     &dialect.Trigger{},
+	}
+	f.Hooks = hooks{flux: f, slots: make(chan struct{}, hooksAtOnce)}
+	if err := f.index(mgr); err != nil {
+		return nil, err
+	}
+	known := newCatalog()
+	ks := &kustomizations{
+		env: env, desk: f.kustomizations, sources: f.repositories, catalog: known, trigger: f.deliveries,
+		options:  Options{DefaultServiceAccount: env.DefaultServiceAccount, Permissive: env.Permissive},
+		memories: map[types.NamespacedName]*memory{},
+	}
+	f.git = &repositories{
+		env: env, desk: f.repositories, catalog: known, artifacts: f.Artifacts, offer: ks.offer,
+		failures: map[types.NamespacedName]int{}, heard: map[types.NamespacedName]string{},
+	}
+	router[kustomizev1.KustomizationKind] = f.deliveries
+	for _, c := range []struct {
+		name    string
+		desk    *desk
+		by      reconcile.Reconciler
+		trigger *dialect.Trigger
+		workers int
+	}{
+		{"gitrepository", f.repositories, f.git, f.fetches, fetchesAtOnce},
+		{"kustomization", f.kustomizations, ks, f.deliveries, max(env.Concurrency, 1)},
+		{"receiver", f.receivers, &receivers{env: env, desk: f.receivers}, &dialect.Trigger{}, 1},
+	} {
+		skip := true // names are for metrics; several managers may run in one process
+		err := ctrl.NewControllerManagedBy(mgr).Named("flux-"+c.name).
+			For(c.desk.blank(), builder.WithPredicates(wanted())).
+			WatchesRawSource(c.trigger).
+			WithOptions(controller.Options{MaxConcurrentReconciles: c.workers, SkipNameValidation: &skip}).
+			Complete(c.by)
+		if err != nil {
+			return nil, fault.New(fault.Internal, "cannot set up the controller of %s: %s", c.desk.gvk.Kind, err).Because(err)
+		}
+	}
+	return f, nil
+}
+
+// index makes the objects findable in the manager's cache.
+func (f *Flux) index(mgr ctrl.Manager) error {
+	for _, i := range []struct {
+		desk *desk
+		name string
+		path []string
+		key  func(string) string
+	}{
+		{f.kustomizations, bySource, []string{"spec", "sourceRef", "name"}, nil},
+		{f.repositories, byURL, []string{"spec", "url"}, source.NormalizeURL},
+		{f.receivers, byPath, []string{"status", "webhookPath"}, nil},
+	} {
+		// The manager has not started: nothing here waits.
+		err := mgr.GetFieldIndexer().IndexField(context.Background(), i.desk.blank(), i.name, fieldIndex(i.path, i.key))
+		if meta.IsNoMatchError(err) {
+			return fault.New(fault.NotFound, "the cluster does not serve %s", i.desk.gvk).
+				WithHint("install the definitions: holdfast install --crds-only")
+		}
+		if err != nil {
+			return fault.New(fault.Unreachable, "cannot watch %s: %s", i.desk.gvk.Kind, err).Because(err)
+		}
+	}
+	return nil
+}
+
+// fieldIndex indexes by a string field, changed by key if that is not nil.
+func fieldIndex(path []string, key func(string) string) client.IndexerFunc {
+	return func(o client.Object) []string {
+		u, ok := o.(*unstructured.Unstructured)
+		if !ok {
+			return nil
+		}
+		value, _, err := unstructured.NestedString(u.Object, path...)
+		if err != nil || value == "" {
+			return nil
+		}
+		if key != nil {
+			value = key(value)
+		}
+		return []string{value}
+	}
+}
+
+// Refresh makes every GitRepository of a repository that follows branch (empty:
+// any) fetch at once, however its URL is written. It does not wait for them.
+func (f *Flux) Refresh(url, branch string) {
+	address := source.NormalizeURL(url)
+	if address == "" {
+		return
+	}
+	f.env.Hub.Refresh(url)
+	found, err := f.repositories.list(context.Background(), client.MatchingFields{byURL: address})
+	if err != nil {
+		f.env.Log.Error("cannot look up GitRepositories", "error", err)
+		return
+	}
+	for i := range found {
+		u := &found[i]
+		if follows(u, branch) {
+			f.fetches.Add(types.NamespacedName{Namespace: u.GetNamespace(), Name: u.GetName()}, urgent)
+		}
+	}
+}
+
+// follows reports whether a GitRepository as written would see a push to branch.
+func follows(u *unstructured.Unstructured, branch string) bool {
+	commit, _, _ := unstructured.NestedString(u.Object, "spec", "ref", "commit")
+	own, _, _ := unstructured.NestedString(u.Object, "spec", "ref", "branch")
+	if own == "" {
+		own = defaultBranch
+	}
+	return commit == "" && (branch == "" || strings.TrimPrefix(own, "refs/heads/") == branch)
+}
+
+// Alive reports whether the Kustomization that marks name, as [Owner] renders
+// it, exists. In doubt it does: what might be another's is not taken.
+func (f *Flux) Alive(owner string) bool {
+	name, ok := kustomizationOf(owner)
+	if !ok {
+		return false
+	}
+	u, err := f.kustomizations.get(context.Background(), name)
+	return err != nil || u != nil
+}
+
+// kustomizationOf reads what Owner renders.
+func kustomizationOf(owner string) (types.NamespacedName, bool) {
+	parts := strings.Split(owner, "/")
+	if len(parts) != 3 || parts[0] != kustomizev1.KustomizationKind {
+		return types.NamespacedName{}, false
+	}
+	id := delivery.ID{Kind: parts[0], Namespace: parts[1], Name: parts[2]}
+	return types.NamespacedName{Namespace: id.Namespace, Name: id.Name}, true
+}

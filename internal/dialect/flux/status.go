@@ -1,0 +1,264 @@
+package flux
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/holdfastcd/holdfast/internal/delivery"
+	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/health"
+	"github.com/holdfastcd/holdfast/internal/object"
+	"github.com/holdfastcd/holdfast/internal/tree"
+)
+
+// outcome is everything that a pass over a Kustomization found out.
+type outcome struct {
+	now        time.Time
+	took       time.Duration
+	generation int64
+	requested  string // the token of a manual request
+	revision   string // as a status names it; empty if there was none to deliver
+	path       string
+	permissive bool // delivered with Holdfast's own identity
+	rendered   bool // was rendered, or known to render, other than the pass before
+
+	// early is why the engine was not even asked, and under which reason; stalled
+	// if only a change of the object helps.
+	early   *fault.Error
+	reason  string
+	stalled bool
+
+	report  *delivery.Report // nil with early
+	wait    bool             // health is part of being ready
+	waited  time.Duration    // for this revision
+	timeout time.Duration
+}
+
+// verdict is what an outcome means for whoever looks at the object.
+type verdict struct {
+	ready   metav1.ConditionStatus
+	reason  string
+	message string
+	stalled bool
+	// sick: everything is applied, and its health is what is missing.
+	sick bool
+}
+
+func (v verdict) pending() bool { return v.ready == metav1.ConditionUnknown }
+
+// judge decides what an outcome means.
+func (o outcome) judge() verdict {
+	if o.early != nil {
+		return verdict{ready: metav1.ConditionFalse, reason: o.reason, message: o.early.Error(), stalled: o.stalled}
+	}
+	if err := o.report.Err; err != nil {
+		return o.judgeError(err)
+	}
+	if !o.wait || o.report.Health.Status == health.Healthy || o.report.Health.Status == health.Suspended {
+		return verdict{ready: metav1.ConditionTrue, reason: meta.ReconciliationSucceededReason, message: "Applied revision: " + o.revision}
+	}
+	sick := strings.Join(unhealthy(o.report.Objects), "; ")
+	if o.report.Health.Status == health.Degraded || o.waited >= o.timeout {
+		return verdict{
+			ready: metav1.ConditionFalse, reason: meta.HealthCheckFailedReason, sick: true,
+			message: fmt.Sprintf("health check failed after %s: %s", o.waited.Round(time.Second), sick),
+		}
+	}
+	return verdict{ready: metav1.ConditionUnknown, reason: meta.ProgressingReason, message: "waiting for " + sick, sick: true}
+}
+
+func (o outcome) judgeError(err *fault.Error) verdict {
+	v := verdict{ready: metav1.ConditionFalse, message: err.Error()}
+	switch {
+	case err.Kind == fault.Waiting && o.waited < o.timeout:
+		v.ready, v.reason = metav1.ConditionUnknown, meta.ProgressingReason
+	case err.Kind == fault.Waiting:
+		v.reason = meta.ReconciliationFailedReason
+		v.message = fmt.Sprintf("timed out after %s: %s", o.waited.Round(time.Second), v.message)
+	case err.Kind == fault.NotFound && errors.Is(err, tree.ErrNotExist) && samePath(err.File, o.path):
+		v.reason, v.message = meta.ArtifactFailedReason, "kustomization path not found: "+o.path
+	case onlyLeftoversFailed(o.report.Objects):
+		v.reason = meta.PruneFailedReason
+	default:
+		v.reason = failureReasons[err.Kind]
+	}
+	return v
+}
+
+// failureReasons is the reason for each kind of failure of a delivery.
+var failureReasons = map[fault.Kind]string{
+	fault.Internal:     meta.ReconciliationFailedReason,
+	fault.Invalid:      meta.BuildFailedReason,
+	fault.Unsupported:  meta.BuildFailedReason,
+	fault.NotFound:     meta.BuildFailedReason,
+	fault.Unauthorized: meta.ReconciliationFailedReason,
+	fault.Unreachable:  meta.ReconciliationFailedReason,
+	fault.Refused:      meta.BuildFailedReason,
+	fault.Conflict:     meta.ReconciliationFailedReason,
+	fault.Limit:        meta.BuildFailedReason,
+	fault.Rejected:     meta.ReconciliationFailedReason,
+	fault.Waiting:      meta.ReconciliationFailedReason,
+}
+
+// specReasons is the reason for each kind of error in a spec.
+func specReason(kind fault.Kind) string {
+	switch kind {
+	case fault.Unsupported:
+		return reasonUnsupported
+	case fault.Refused:
+		return reasonDenied
+	}
+	return reasonInvalid
+}
+
+func samePath(a, b string) bool { return path.Clean("/"+a) == path.Clean("/"+b) }
+
+// onlyLeftoversFailed reports whether all that failed was to be pruned.
+func onlyLeftoversFailed(objects []delivery.Object) bool {
+	failed := false
+	for _, o := range objects {
+		if o.Outcome != delivery.Failed && o.Outcome != delivery.Refused {
+			continue
+		}
+		if o.Desired {
+			return false
+		}
+		failed = true
+	}
+	return failed
+}
+
+// maxNamed bounds the objects that a message names.
+const maxNamed = 5
+
+// unhealthy names the objects that keep a delivery from being healthy.
+func unhealthy(objects []delivery.Object) []string {
+	var names []string
+	for _, o := range objects {
+		if !o.Desired || o.Health == nil || o.Health.Status == health.Healthy || o.Health.Status == health.Suspended {
+			continue
+		}
+		text := string(o.Health.Status)
+		if o.Health.Message != "" {
+			text += ": " + o.Health.Message
+		}
+		names = append(names, fmt.Sprintf("%s (%s)", title(o.ID), text))
+	}
+	if len(names) > maxNamed {
+		names = append(names[:maxNamed:maxNamed], fmt.Sprintf("and %d more", len(names)-maxNamed))
+	}
+	return names
+}
+
+// title names an object as Flux's clients know it: Kind/namespace/name.
+func title(id object.ID) string {
+	if id.Namespace == "" {
+		return id.Kind + "/" + id.Name
+	}
+	return id.Kind + "/" + id.Namespace + "/" + id.Name
+}
+
+// next is the status after an outcome. It equals old if nothing is new: times
+// and counts alone are no news.
+func next(old kustomizev1.KustomizationStatus, o outcome) kustomizev1.KustomizationStatus {
+	v := o.judge()
+	status := *old.DeepCopy()
+	b := board{conditions: &status.Conditions, generation: o.generation, now: o.now}
+	b.set(meta.ReadyCondition, v.ready, v.reason, v.message)
+	switch {
+	case v.pending():
+		b.progress(false, true, v.reason, v.message)
+	case v.ready == metav1.ConditionFalse && !v.stalled:
+		b.progress(false, true, meta.ProgressingWithRetryReason, v.message)
+	default:
+		b.progress(v.stalled, false, v.reason, v.message)
+	}
+	o.setHealthy(b, v)
+	if o.permissive {
+		b.set(conditionPermissive, metav1.ConditionTrue, "OwnIdentity",
+			"delivered with Holdfast's own identity, because spec.serviceAccountName is not set and permissive mode is on")
+	} else {
+		b.drop(conditionPermissive)
+	}
+	if v.ready == metav1.ConditionTrue || v.stalled {
+		status.ObservedGeneration = o.generation
+	}
+	if o.requested != "" {
+		status.LastHandledReconcileAt = o.requested
+	}
+	if o.revision != "" {
+		status.LastAttemptedRevision = o.revision
+	}
+	if v.ready == metav1.ConditionTrue {
+		status.LastAppliedRevision = o.revision
+	}
+	if o.report != nil && (len(o.report.Inventory) > 0 || status.Inventory != nil || v.ready == metav1.ConditionTrue) {
+		status.Inventory = writeInventory(o.report.Inventory)
+	}
+	if equality.Semantic.DeepEqual(old, status) {
+		return old
+	}
+	o.addHistory(&status, v)
+	return status
+}
+
+// setHealthy sets the condition that is there only where health was asked for.
+func (o outcome) setHealthy(b board, v verdict) {
+	switch {
+	case !o.wait || o.early != nil:
+		b.drop(meta.HealthyCondition)
+	case v.ready == metav1.ConditionTrue:
+		b.set(meta.HealthyCondition, metav1.ConditionTrue, meta.SucceededReason, "Health check passed")
+	case v.sick:
+		b.set(meta.HealthyCondition, v.ready, v.reason, v.message)
+	default:
+		b.set(meta.HealthyCondition, metav1.ConditionUnknown, v.reason, "not everything is applied yet")
+	}
+}
+
+// addHistory notes a finished attempt. Attempts on the same content with the
+// same end share an entry; content is told apart by where it was first seen.
+func (o outcome) addHistory(status *kustomizev1.KustomizationStatus, v verdict) {
+	if v.pending() || o.report == nil || v.reason == meta.BuildFailedReason || v.reason == meta.ArtifactFailedReason {
+		return
+	}
+	digest := ""
+	if latest := status.History.Latest(); latest != nil && (!o.rendered || latest.Metadata["revision"] == o.revision) {
+		digest = latest.Digest
+	}
+	if digest == "" {
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%d", o.revision, o.generation))
+		digest = "sha256:" + hex.EncodeToString(sum[:])
+	}
+	status.History.Upsert(digest, metav1.NewTime(o.now).Rfc3339Copy().Time, o.took.Round(time.Millisecond), v.reason,
+		map[string]string{"revision": o.revision})
+}
+
+// news tells, for an event, what a pass changed in the cluster; empty if nothing.
+// drift reports that something was reverted.
+func news(report delivery.Report) (text string, drift bool) {
+	var lines []string
+	for _, o := range report.Changed() {
+		verb := string(o.Outcome)
+		switch o.Outcome {
+		case delivery.Reverted:
+			verb, drift = "configured", true
+		case delivery.Pruned:
+			verb = "deleted"
+		}
+		lines = append(lines, title(o.ID)+" "+verb)
+	}
+	slices.Sort(lines)
+	return clip(strings.Join(lines, "\n"), maxEvent), drift
+}

@@ -1,0 +1,165 @@
+package render
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/worker"
+)
+
+const deployment = `apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: %s
+  labels: {app: %[1]s}
+spec:
+  replicas: 2
+  selector:
+    matchLabels: {app: %[1]s}
+  template:
+    metadata:
+      labels: {app: %[1]s}
+    spec:
+      containers:
+      - name: main
+        image: nginx:1.27
+        ports: [{containerPort: 80}]
+        resources:
+          requests: {cpu: 100m, memory: 64Mi}
+`
+
+// five returns a tree with one directory of five objects, and a kustomization
+// over it with a patch and another without.
+func five() tree.Tree {
+	files := map[string][]byte{}
+	names := []string{"a.yaml", "b.yaml", "c.yaml", "d.yaml", "e.yaml"}
+	for _, name := range names {
+		files["plain/"+name] = fmt.Appendf(nil, deployment, strings.TrimSuffix(name, ".yaml"))
+		files["base/"+name] = files["plain/"+name]
+	}
+	base := "resources: [" + strings.Join(names, ", ") + "]\n"
+	files["base/kustomization.yaml"] = []byte(base + "namespace: shop\nimages: [{name: nginx, newTag: '2'}]\n")
+	files["patched/kustomization.yaml"] = []byte("resources: [../base]\npatches: [{path: p.yaml}]\n")
+	files["patched/p.yaml"] = []byte("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {replicas: 5}\n")
+	return tree.FromFiles(files)
+}
+
+func BenchmarkRender(b *testing.B) {
+	source := five()
+	for _, path := range []string{"plain", "base", "patched"} {
+		b.Run(path, func(b *testing.B) {
+			r := newRenderer(b, worker.Options{Size: 1})
+			for range 5 { // warm
+				if _, err := r.Render(b.Context(), Request{Path: path}, source); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for b.Loop() {
+				if _, err := r.Render(b.Context(), Request{Path: path}, source); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.StopTimer()
+			pss, rss := memory(b)
+			b.ReportMetric(pss, "PSS-MiB")
+			b.ReportMetric(rss, "RSS-MiB")
+		})
+	}
+}
+
+// BenchmarkInside is the same without pipes: what the worker itself does.
+func BenchmarkInside(b *testing.B) {
+	source := five()
+	for _, path := range []string{"plain", "base", "patched"} {
+		b.Run(path, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := render(Request{Path: path}, tree.NewView(source, tree.Limits{})); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkCached(b *testing.B) {
+	source := five()
+	s := NewCache(newRenderer(b, worker.Options{}), 1<<20).In("")
+	req := Request{Path: "base"}
+	if _, err := s.Render(b.Context(), req, source); err != nil {
+		b.Fatal(err)
+	}
+	b.Run("unchanged", func(b *testing.B) {
+		for b.Loop() {
+			if _, ok := s.Unchanged(req, source); !ok {
+				b.Fatal("changed")
+			}
+		}
+	})
+	b.Run("result", func(b *testing.B) {
+		for b.Loop() {
+			if r, err := s.Render(b.Context(), req, source); err != nil || !r.Cached {
+				b.Fatal("rendered", err)
+			}
+		}
+	})
+}
+
+// BenchmarkFirst is a worker's start and its first rendering.
+func BenchmarkFirst(b *testing.B) {
+	source := five()
+	for _, path := range []string{"plain", "base", "patched"} {
+		b.Run(path, func(b *testing.B) {
+			for b.Loop() {
+				pool := worker.NewPool(worker.Options{})
+				if _, err := New(pool).Render(b.Context(), Request{Path: path}, source); err != nil {
+					b.Fatal(err)
+				}
+				pool.Close()
+			}
+		})
+	}
+}
+
+// memory returns PSS and RSS of our only child, in MiB, where /proc tells.
+func memory(b *testing.B) (pss, rss float64) {
+	b.Helper()
+	children, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid()))
+	if err != nil {
+		return 0, 0
+	}
+	_ = children
+	all, _ := os.ReadDir("/proc")
+	for _, e := range all {
+		stat, err := os.ReadFile("/proc/" + e.Name() + "/stat")
+		if err != nil {
+			continue
+		}
+		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+		if len(fields) < 2 || fields[1] != strconv.Itoa(os.Getpid()) || fields[0] == "Z" {
+			continue
+		}
+		rollup, err := os.ReadFile("/proc/" + e.Name() + "/smaps_rollup")
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(rollup)) {
+			f := strings.Fields(line)
+			if len(f) < 2 {
+				continue
+			}
+			kb, _ := strconv.ParseFloat(f[1], 64)
+			switch f[0] {
+			case "Pss:":
+				pss = kb / 1024
+			case "Rss:":
+				rss = kb / 1024
+			}
+		}
+	}
+	return pss, rss
+}

@@ -1,0 +1,342 @@
+package render
+
+import (
+	"encoding/json"
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/api/resmap"
+	"sigs.k8s.io/kustomize/api/resource"
+	"sigs.k8s.io/kustomize/api/types"
+	"sigs.k8s.io/kustomize/kyaml/openapi"
+
+	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/object"
+	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/worker"
+)
+
+// kustomize builds the request's kustomization. It must not run twice at once
+// in a process: kustomize keeps schemas for the whole of it.
+func kustomize(req Request, files worker.Files) (output, error) {
+	dir, err := directory(req, files)
+	if err != nil {
+		return nil, err
+	}
+	b := &build{req: req, dir: dir, fs: newOverlay(files)}
+	b.survey = &survey{fs: b.fs, seen: map[string]bool{}}
+	name, err := b.prepare()
+	if err != nil || name == "" {
+		return nil, err
+	}
+	if err := b.survey.visit(dir); err != nil {
+		return nil, err
+	}
+	if err := b.override(name); err != nil {
+		return nil, err
+	}
+	m, err := b.run()
+	if err != nil {
+		return nil, b.explain(err)
+	}
+	if b.fs.first != nil { // kustomize went on without what was refused
+		return nil, b.fs.first
+	}
+	return b.collect(m)
+}
+
+// build is one kustomize build.
+type build struct {
+	req     Request
+	dir     string
+	fs      *overlay
+	survey  *survey
+	name    string // the kustomization file
+	origins bool   // the user wants the origin annotations
+}
+
+// prepare returns the kustomization file, which it may generate; "" if there is
+// nothing to build.
+func (b *build) prepare() (string, error) {
+	name, err := b.fs.kustomizationIn(b.dir)
+	if err != nil || name != "" {
+		return name, err
+	}
+	if b.req.Tool != KustomizeOrGenerate {
+		return "", fault.New(fault.NotFound, "path %q has no kustomization file", b.req.Path)
+	}
+	return b.generate()
+}
+
+// generate lays a kustomization file over the directory that lists all YAML
+// files below it. A directory with its own is listed as one.
+func (b *build) generate() (string, error) {
+	k := types.Kustomization{TypeMeta: types.TypeMeta{APIVersion: types.KustomizationVersion, Kind: types.KustomizationKind}}
+	below := func(name string) string { return strings.TrimPrefix(strings.TrimPrefix(name, b.dir), "/") }
+	w := &walker{files: b.fs.files, recurse: true}
+	w.wanted = func(name string) bool { return path.Ext(name) == ".yaml" || path.Ext(name) == ".yml" }
+	w.enter = func(dir string, entries []tree.Entry) bool {
+		if dir == b.dir || !slices.ContainsFunc(entries, isKustomization) {
+			return true
+		}
+		k.Resources = append(k.Resources, below(dir))
+		return false
+	}
+	if err := w.walk(b.dir); err != nil {
+		return "", err
+	}
+	for _, name := range w.found {
+		k.Resources = append(k.Resources, below(name))
+	}
+	if len(k.Resources) == 0 {
+		return "", nil
+	}
+	slices.Sort(k.Resources)
+	name := path.Join(b.dir, kustomizationNames[0])
+	return name, b.lay(name, &k)
+}
+
+func isKustomization(e tree.Entry) bool {
+	return slices.Contains(kustomizationNames, e.Name) && e.Kind != tree.Dir
+}
+
+func (b *build) lay(name string, k *types.Kustomization) error {
+	text, err := json.Marshal(k)
+	if err != nil {
+		return fault.New(fault.Internal, "the kustomization has no JSON form: %v", err)
+	}
+	b.fs.over[name] = text
+	return nil
+}
+
+// override lays the request's settings over the kustomization file, and asks
+// for annotations that tell where objects come from.
+func (b *build) override(name string) error {
+	k, err := b.survey.load(name)
+	if err != nil {
+		return err
+	}
+	b.name = name
+	set(&k.Namespace, b.req.Namespace)
+	set(&k.NamePrefix, b.req.NamePrefix)
+	set(&k.NameSuffix, b.req.NameSuffix)
+	for _, text := range b.req.Images {
+		image, err := parseImage(text)
+		if err != nil {
+			return err
+		}
+		k.Images = mergeImage(k.Images, image)
+	}
+	if err := k.CheckEmpty(); err != nil {
+		return fault.New(fault.Invalid, "the kustomization is empty").At(name, 1)
+	}
+	if b.origins = slices.Contains(k.BuildMetadata, types.OriginAnnotations); !b.origins {
+		k.BuildMetadata = append(k.BuildMetadata, types.OriginAnnotations)
+	}
+	return b.lay(name, &k.Kustomization)
+}
+
+func set(field *string, value string) {
+	if value != "" {
+		*field = value
+	}
+}
+
+// parseImage reads [old=]new[:tag][@digest]. A * keeps what the kustomization says.
+func parseImage(text string) (types.Image, error) {
+	old, rest, replaces := strings.Cut(text, "=")
+	if !replaces {
+		rest = text
+	}
+	rest, digest, _ := strings.Cut(rest, "@")
+	name, tag := rest, ""
+	if i := strings.LastIndexByte(rest, ':'); i > strings.LastIndexByte(rest, '/') {
+		name, tag = rest[:i], rest[i+1:]
+	}
+	image := types.Image{Name: old, NewName: name, NewTag: tag, Digest: digest}
+	if !replaces {
+		image.Name, image.NewName = name, ""
+	}
+	if image.Name == "" || !replaces && tag == "" && digest == "" {
+		return image, fault.New(fault.Invalid, "the image %q is not of the form [old=]new[:tag][@digest]", text)
+	}
+	if image.NewName == "*" {
+		image.NewName = ""
+	}
+	if image.NewTag == "*" {
+		image.NewTag = ""
+	}
+	return image, nil
+}
+
+// mergeImage sets what the rule names; tag and digest belong together.
+func mergeImage(images []types.Image, rule types.Image) []types.Image {
+	i := slices.IndexFunc(images, func(have types.Image) bool { return have.Name == rule.Name })
+	if i < 0 {
+		return append(images, rule)
+	}
+	set(&images[i].NewName, rule.NewName)
+	if rule.NewTag != "" || rule.Digest != "" {
+		images[i].NewTag, images[i].Digest = rule.NewTag, rule.Digest
+	}
+	return images
+}
+
+// run runs kustomize. Schemas that a kustomization brings stay in the process
+// and would be the next tenant's too: around such a build they are forgotten.
+func (b *build) run() (m resmap.ResMap, err error) {
+	if b.survey.schemas {
+		openapi.ResetOpenAPI()
+		defer openapi.ResetOpenAPI()
+	}
+	defer func() {
+		if v := recover(); v != nil { // some malformed inputs make kustomize panic
+			err = fmt.Errorf("kustomize broke on this input: %v", v)
+		}
+	}()
+	options := krusty.MakeDefaultOptions()
+	options.LoadRestrictions = types.LoadRestrictionsNone // the tree is the restriction
+	return krusty.MakeKustomizer(options).Run(b.fs, path.Join(mount, b.dir))
+}
+
+// collect takes the objects out of what kustomize built.
+func (b *build) collect(m resmap.ResMap) (output, error) {
+	var out output
+	limits := newBudget()
+	for _, res := range m.Resources() {
+		origin, err := b.origin(res)
+		if err != nil {
+			return nil, err
+		}
+		value, err := nodeValue(res.YNode(), limits)
+		if err != nil {
+			return nil, atFile(err, origin.File)
+		}
+		o, ok := value.(map[string]any)
+		if !ok {
+			return nil, notAnObject(value).At(origin.File, 0)
+		}
+		if err := limits.count(); err != nil {
+			return nil, err
+		}
+		if err := out.add(o, origin); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// origin reads the annotation that says where res comes from, and removes it
+// unless the user asked for it.
+func (b *build) origin(res *resource.Resource) (object.Origin, error) {
+	o, err := res.GetOrigin()
+	if err != nil || o == nil {
+		return object.Origin{File: b.name}, nil // the user wrote an annotation of that name
+	}
+	file := o.Path
+	if file == "" {
+		file = o.ConfiguredIn
+	}
+	if !b.origins {
+		if err := res.SetOrigin(nil); err != nil {
+			return object.Origin{}, fault.New(fault.Invalid, "annotations: %v", err).At(path.Join(b.dir, file), 0)
+		}
+	}
+	return object.Origin{File: path.Join(b.dir, file)}, nil
+}
+
+func atFile(err error, file string) error {
+	if f, ok := err.(*fault.Error); ok { //nolint:errorlint // ours, just returned
+		return f.At(file, 0)
+	}
+	return err
+}
+
+// explain turns kustomize's error into ours: a fault of the file system first,
+// then what a closer look at the files shows, and else its text, cut down to
+// what is wrong.
+func (b *build) explain(err error) error {
+	if b.fs.first != nil {
+		return b.fs.first
+	}
+	text := strings.ReplaceAll(err.Error(), mount+"/", "")
+	at := b.blamed(text)
+	if m := foreign.FindStringSubmatch(text); m != nil {
+		return foreignPlugin(m[1]).At(at, 0)
+	}
+	if f := b.inspect(text); f != nil {
+		return f
+	}
+	if _, id, ok := strings.Cut(text, "already registered id: "); ok {
+		id, _, _ = strings.Cut(id, "'")
+		return fault.New(fault.Invalid, "%s is there already", id).At(at, 0).
+			WithHint("two resources of the kustomization have the same kind, name and namespace")
+	}
+	return fault.New(fault.Invalid, "%s", shorten(text)).At(at, 0)
+}
+
+var foreign = regexp.MustCompile(`external plugins disabled; unable to load external plugin '([^']*)'`)
+
+// inspect reads the files again by our own parser, which knows lines, if
+// kustomize complained about one.
+func (b *build) inspect(text string) error {
+	names := b.survey.resources
+	if strings.Contains(text, "yaml") || strings.Contains(text, "YAML") || strings.Contains(text, "json") {
+		names = slices.Concat(names, b.fs.order)
+	}
+	for _, name := range names {
+		if !isManifest(path.Base(name)) {
+			continue
+		}
+		content, err := b.fs.readFile(name)
+		if err != nil {
+			continue
+		}
+		docs, err := parse(name, content, newBudget())
+		if err != nil && fault.KindOf(err) == fault.Invalid && strings.Contains(err.Error(), "not valid") {
+			return err
+		}
+		if !slices.Contains(b.survey.resources, name) {
+			continue
+		}
+		for _, d := range docs {
+			if err := identify(d.value); err != nil {
+				return err.At(name, d.line)
+			}
+		}
+	}
+	return nil
+}
+
+var quotedPath = regexp.MustCompile(`(?:path|from|at|File:) '?([^'\s:]+)'?`)
+
+// blamed returns the file that kustomize's error names last, or the kustomization.
+func (b *build) blamed(text string) string {
+	for _, m := range slices.Backward(quotedPath.FindAllStringSubmatch(text, -1)) {
+		for _, name := range []string{path.Join(b.dir, m[1]), m[1]} {
+			if slices.Contains(b.fs.order, name) {
+				return name
+			}
+			if in, err := b.fs.kustomizationIn(name); err == nil && in != "" {
+				return in
+			}
+		}
+	}
+	return b.name
+}
+
+// shorten takes the inner end of kustomize's chain of errors.
+func shorten(text string) string {
+	if i := strings.LastIndex(text, "': "); i >= 0 {
+		text = text[i+3:]
+	}
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > 400 {
+		text = strings.ToValidUTF8(text[:400], "") + "…"
+	}
+	return text
+}

@@ -1,0 +1,232 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/holdfastcd/holdfast/internal/fault"
+)
+
+// Options bound a pool and its workers. A zero field takes its default.
+type Options struct {
+	// Command starts a worker: a program's path and its arguments. The default
+	// is this program with [Arg]. Nothing of the environment is passed on.
+	Command []string
+	// Size is how many jobs run at once; default the number of processors, at most 2.
+	Size int
+	// MemoryLimit is how many bytes a job may use; default 256 MiB. A worker
+	// that needs more is ended.
+	MemoryLimit int64
+	// Deadline is how long a job may take; default 30 s.
+	Deadline time.Duration
+	// IdleAfter is how long a worker is kept without a job; default 30 s.
+	IdleAfter time.Duration
+	// Recycle is after how many jobs a worker is replaced; default 2000.
+	Recycle int
+	// KeepMemory is how many bytes a worker may hold after a job and still be
+	// used again; default 96 MiB.
+	KeepMemory int64
+	// MaxFrame bounds the payload, each file and the result; default 72 MiB.
+	MaxFrame int64
+}
+
+func (o Options) withDefaults() Options {
+	def(&o.Size, min(runtime.GOMAXPROCS(0), 2))
+	def(&o.MemoryLimit, 256<<20)
+	def(&o.Deadline, 30*time.Second)
+	def(&o.IdleAfter, 30*time.Second)
+	def(&o.Recycle, 2000)
+	def(&o.KeepMemory, 96<<20)
+	def(&o.MaxFrame, 72<<20)
+	return o
+}
+
+func def[T int | int64 | time.Duration](field *T, value T) {
+	if *field <= 0 {
+		*field = value
+	}
+}
+
+// Pool runs jobs in workers. It starts them when they are needed and ends them
+// when they are not; it has no goroutine of its own while it has no worker.
+// It is safe for concurrent use.
+type Pool struct {
+	options Options
+	slots   chan struct{} // one token for each running job
+
+	mu     sync.Mutex
+	free   []*process // the one used last at the end, so that the others grow idle
+	closed bool
+}
+
+// NewPool returns a pool that has started nothing yet. [Pool.Close] ends it.
+func NewPool(o Options) *Pool {
+	o = o.withDefaults()
+	return &Pool{options: o, slots: make(chan struct{}, o.Size)}
+}
+
+// errDeadline is the cause of a context that ended a job.
+var errDeadline = errors.New("deadline")
+
+// Do runs a job of this kind in a worker and returns the handler's result. The
+// kind should read as the subject of a sentence ("rendering"): messages say
+// "rendering took longer than 30s".
+//
+// Errors are *fault.Error: the handler's own; Limit, naming the limit, when the
+// job was ended; Internal when a worker does not start or broke, or when ctx is
+// done (ctx's error is the cause then).
+func (p *Pool) Do(ctx context.Context, kind string, payload []byte, files Files) ([]byte, error) {
+	if int64(len(payload)) > p.options.MaxFrame {
+		return nil, fault.New(fault.Limit, "%s was given more than %d MiB", kind, p.options.MaxFrame>>20)
+	}
+	if !p.acquire(ctx) {
+		return nil, cancelled(ctx, kind)
+	}
+	defer p.release()
+	w, err := p.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return p.run(ctx, w, kind, payload, files)
+}
+
+// acquire waits for a slot; false means that ctx is done and there is none.
+func (p *Pool) acquire(ctx context.Context) bool {
+	if ctx.Err() != nil { // select would take any of the ready cases
+		return false
+	}
+	select {
+	case p.slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (p *Pool) release() { <-p.slots }
+
+// run does the job and puts the worker back, or ends it.
+func (p *Pool) run(parent context.Context, w *process, kind string, payload []byte, files Files) ([]byte, error) {
+	ctx, cancel := context.WithTimeoutCause(parent, p.options.Deadline, errDeadline)
+	defer cancel()
+	w.stderr.Reset()
+	stop := context.AfterFunc(ctx, w.kill)
+	body, err := w.run(kind, payload, files, p.options)
+	killed := !stop()
+	var own *fault.Error
+	if !killed && (err == nil || errors.As(err, &own)) {
+		p.put(w)
+		return body, err
+	}
+	w.end()
+	switch {
+	case err == nil || errors.As(err, &own): // it was done just in time
+		return body, err
+	case killed && errors.Is(context.Cause(ctx), errDeadline):
+		return nil, fault.New(fault.Limit, "%s took longer than %s", kind, p.options.Deadline)
+	case killed:
+		return nil, cancelled(parent, kind)
+	}
+	return nil, w.autopsy(kind, err, p.options)
+}
+
+func cancelled(ctx context.Context, kind string) error {
+	return fault.New(fault.Internal, "%s was cancelled", kind).Because(ctx.Err())
+}
+
+// take returns a free worker or starts one.
+func (p *Pool) take(ctx context.Context) (*process, error) {
+	for {
+		p.mu.Lock()
+		if p.closed {
+			p.mu.Unlock()
+			return nil, fault.New(fault.Internal, "the workers have been shut down")
+		}
+		n := len(p.free)
+		if n == 0 {
+			p.mu.Unlock()
+			return p.start(ctx)
+		}
+		w := p.free[n-1]
+		p.free = p.free[:n-1]
+		w.idle.Stop()
+		p.mu.Unlock()
+		if !w.ended() {
+			return w, nil
+		}
+		w.end() // it died while it was idle
+	}
+}
+
+func (p *Pool) start(ctx context.Context) (*process, error) {
+	o := p.options
+	if len(o.Command) == 0 {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, fault.New(fault.Internal, "this program does not find itself: %v", err)
+		}
+		o.Command = []string{self, Arg}
+	}
+	return start(ctx, o)
+}
+
+// put keeps a worker for the next job, unless it is worn out.
+func (p *Pool) put(w *process) {
+	p.mu.Lock()
+	if p.closed || w.jobs >= p.options.Recycle || w.memory > p.options.KeepMemory {
+		p.mu.Unlock()
+		w.end()
+		return
+	}
+	defer p.mu.Unlock()
+	p.free = append(p.free, w)
+	w.idle = time.AfterFunc(p.options.IdleAfter, func() { p.retire(w) })
+}
+
+// retire ends a worker that is still free.
+func (p *Pool) retire(w *process) {
+	p.mu.Lock()
+	found := false
+	for i, f := range p.free {
+		if f == w {
+			p.free = append(p.free[:i], p.free[i+1:]...)
+			found = true
+			break
+		}
+	}
+	p.mu.Unlock()
+	if found {
+		w.end()
+	}
+}
+
+// Cage starts a worker, if none is free, and returns what is in force around
+// it, in words. Errors are fault.Internal.
+func (p *Pool) Cage(ctx context.Context) (string, error) {
+	if !p.acquire(ctx) {
+		return "", cancelled(ctx, "looking at the cage")
+	}
+	defer p.release()
+	w, err := p.take(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer p.put(w)
+	return w.cage, nil
+}
+
+// Close ends the free workers now and the busy ones after their job. Later jobs fail.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	free := p.free
+	p.free, p.closed = nil, true
+	p.mu.Unlock()
+	for _, w := range free {
+		w.idle.Stop()
+		w.end()
+	}
+}

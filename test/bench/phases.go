@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// bars are the 'must' column of the design; they hold for 100 applications of
+// five objects on two cores.
+type bar struct{ wall, cpu time.Duration }
+
+var bars = map[string]bar{
+	"first sync":           {3 * time.Second, 5 * time.Second},
+	"commit touching none": {time.Second, 0},
+	"commit changing one":  {500 * time.Millisecond, 0},
+	"commit changing all":  {3 * time.Second, 0},
+	"live edit reverted":   {300 * time.Millisecond, 0},
+	"idle, per minute":     {0, 150 * time.Millisecond},
+}
+
+const idlePhase = "idle, per minute"
+
+const mustMemory = 150 << 20
+
+// measure runs the phases in order; each starts from the end of the one before.
+func (b *bench) measure(ctx context.Context) error {
+	steps := []struct {
+		name string
+		runs int
+		do   func(context.Context) (time.Duration, error)
+	}{
+		{"floor: create all", 1, b.floorCreate},
+		{"floor: change all", 1, b.floorChange},
+		{"first sync", 1, b.firstSync},
+		{"commit touching none", b.runs, b.commitNone},
+		{"commit changing one", b.runs, b.commitOne},
+		{"live edit reverted", b.runs, b.liveEdit},
+		{"commit changing all", max(1, b.runs/2), b.commitAll},
+		{idlePhase, 1, b.doNothing},
+	}
+	for _, s := range steps {
+		p, err := b.repeat(ctx, s.name, s.runs, s.do)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		if s.name == idlePhase {
+			p.CPU = time.Duration(float64(p.CPU) * float64(time.Minute) / float64(b.idle))
+		}
+		b.result.Phases = append(b.result.Phases, p)
+		b.progress("%s: %s", s.name, round(p.Wall))
+	}
+	b.result.PeakBytes, b.result.MustBytes = b.peak.bytes(), mustMemory
+	return b.verify(ctx)
+}
+
+// repeat measures one phase: wall time from what do returns, CPU and requests around it.
+func (b *bench) repeat(ctx context.Context, name string, runs int, do func(context.Context) (time.Duration, error)) (phase, error) {
+	var walls, cpus []time.Duration
+	p := phase{Name: name, Runs: runs, Must: bars[name].wall, MustCPU: bars[name].cpu}
+	for range runs {
+		ctx, cancel := context.WithTimeout(ctx, b.limit+b.idle)
+		requests, cpu := b.requests(), cpuTime(b.pid())
+		wall, err := do(ctx)
+		cancel()
+		if err != nil {
+			return p, err
+		}
+		if b.pid() != 0 {
+			cpus = append(cpus, cpuTime(b.pid())-cpu)
+		}
+		p.Requests = since(requests, b.requests())
+		walls = append(walls, wall)
+	}
+	p.Wall, p.CPU = median(walls), median(cpus)
+	return p, nil
+}
+
+func timed(do func() error) (time.Duration, error) {
+	start := time.Now()
+	err := do()
+	return time.Since(start), err
+}
+
+func (b *bench) floorCreate(ctx context.Context) (time.Duration, error) { return b.floor(ctx, 0) }
+func (b *bench) floorChange(ctx context.Context) (time.Duration, error) { return b.floor(ctx, 1) }
+
+func (b *bench) floor(ctx context.Context, version int) (time.Duration, error) {
+	f := newFleet(b.apps, b.objects)
+	for i := range f.apps {
+		f.version[i] = version
+	}
+	all, err := f.writes("floor-")
+	if err != nil {
+		return 0, err
+	}
+	return timed(func() error { return floor(ctx, b.config, all) })
+}
+
+// firstSync starts when the first resource is created and ends when the last
+// says that it is applied.
+func (b *bench) firstSync(ctx context.Context) (time.Duration, error) {
+	if err := b.start(ctx); err != nil {
+		return 0, err
+	}
+	head, err := b.repo.Head()
+	if err != nil {
+		return 0, err
+	}
+	return timed(func() error {
+		if err := b.createResources(ctx); err != nil {
+			return err
+		}
+		return b.arrived(ctx, head)
+	})
+}
+
+// commitNone pushes a commit outside of every application and waits until each
+// of them says that it stands at that commit.
+func (b *bench) commitNone(ctx context.Context) (time.Duration, error) {
+	b.serial++
+	head, err := b.commit("README.md", fmt.Sprintf("edition %d\n", b.serial))
+	if err != nil {
+		return 0, err
+	}
+	return timed(func() error {
+		if err := b.push(ctx, head); err != nil {
+			return err
+		}
+		return b.arrived(ctx, head)
+	})
+}
+
+// commitOne changes one application and waits until the change is live.
+func (b *bench) commitOne(ctx context.Context) (time.Duration, error) {
+	app := b.apps / 2
+	b.fleet.version[app]++
+	head, err := b.repo.Commit("change one", b.fleet.changes(app)...)
+	if err != nil {
+		return 0, err
+	}
+	want := fmt.Sprint(b.fleet.version[app])
+	wait, err := b.awaitConfigMap(ctx, appName(app), func(c *corev1.ConfigMap) bool { return c.Data["version"] == want })
+	if err != nil {
+		return 0, err
+	}
+	wall, err := timed(func() error {
+		if err := b.push(ctx, head); err != nil {
+			return err
+		}
+		return wait()
+	})
+	if err != nil {
+		return 0, err
+	}
+	return wall, b.arrived(ctx, head) // the rest of the fleet must not run into the next measurement
+}
+
+// commitAll changes every application.
+func (b *bench) commitAll(ctx context.Context) (time.Duration, error) {
+	for i := range b.apps {
+		b.fleet.version[i]++
+	}
+	head, err := b.repo.Commit("change all", b.fleet.changes(b.fleet.all()...)...)
+	if err != nil {
+		return 0, err
+	}
+	return timed(func() error {
+		if err := b.push(ctx, head); err != nil {
+			return err
+		}
+		return b.arrived(ctx, head)
+	})
+}
+
+// liveEdit changes a live object by hand and waits until it is as before. Each
+// run edits another application, so that no run meets the back-off for fights.
+func (b *bench) liveEdit(ctx context.Context) (time.Duration, error) {
+	b.edited = (b.edited + 1) % b.apps
+	name := appName(b.edited)
+	want := fmt.Sprint(b.fleet.version[b.edited])
+	seen := false
+	wait, err := b.awaitConfigMap(ctx, name, func(c *corev1.ConfigMap) bool {
+		seen = seen || c.Data["version"] == "edited"
+		return seen && c.Data["version"] == want
+	})
+	if err != nil {
+		return 0, err
+	}
+	return timed(func() error {
+		patch := client.RawPatch("application/merge-patch+json", []byte(`{"data":{"version":"edited"}}`))
+		o := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: name}}
+		if err := b.client.Patch(ctx, o, patch, client.FieldOwner("kubectl-edit")); err != nil {
+			return err
+		}
+		return wait()
+	})
+}
+
+// doNothing watches the controller idle; its CPU time is scaled to a minute by idle.
+func (b *bench) doNothing(ctx context.Context) (time.Duration, error) {
+	return timed(func() error {
+		select {
+		case <-time.After(b.idle):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// clockTick is the unit of /proc/PID/stat, 100 per second on every Linux we know.
+const clockTick = 10 * time.Millisecond
+
+// family returns pid and all its living descendants.
+func family(pid int) []int {
+	children := map[int][]int{}
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range stats {
+		fields, ok := readStat(path)
+		if !ok {
+			continue
+		}
+		parent, _ := strconv.Atoi(fields[1])
+		child, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		children[parent] = append(children[parent], child)
+	}
+	all := []int{pid}
+	for i := 0; i < len(all); i++ {
+		all = append(all, children[all[i]]...)
+	}
+	return all
+}
+
+// readStat returns the fields of a stat file from the state on (field 3 of
+// proc(5) is index 0): the command name before it may hold anything.
+func readStat(path string) ([]string, bool) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, false
+	}
+	end := strings.LastIndexByte(string(raw), ')')
+	if end < 0 {
+		return nil, false
+	}
+	fields := strings.Fields(string(raw[end+1:]))
+	return fields, len(fields) > 14
+}
+
+// cpuTime is what pid, its living descendants and the reaped ones have used, user and system.
+func cpuTime(pid int) time.Duration {
+	var ticks int64
+	for _, member := range family(pid) {
+		fields, ok := readStat(fmt.Sprintf("/proc/%d/stat", member))
+		if !ok {
+			continue
+		}
+		for _, f := range fields[11:15] { // utime stime cutime cstime
+			n, _ := strconv.ParseInt(f, 10, 64)
+			ticks += n
+		}
+	}
+	return time.Duration(ticks) * clockTick
+}
+
+// residentShare is the proportional set size of pid and its descendants, in bytes.
+func residentShare(pid int) int64 {
+	var total int64
+	for _, member := range family(pid) {
+		total += pss(member)
+	}
+	return total
+}
+
+func pss(pid int) int64 {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if rest, ok := strings.CutPrefix(lines.Text(), "Pss:"); ok {
+			kib, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			return kib << 10
+		}
+	}
+	return 0
+}
+
+// peak samples the memory of a process family until it is stopped.
+type peak struct {
+	mu   sync.Mutex
+	most int64
+	done chan struct{}
+}
+
+func watchPeak(ctx context.Context, pid int) *peak {
+	p := &peak{done: make(chan struct{})}
+	go func() {
+		defer close(p.done)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				now := residentShare(pid)
+				p.mu.Lock()
+				p.most = max(p.most, now)
+				p.mu.Unlock()
+			}
+		}
+	}()
+	return p
+}
+
+func (p *peak) bytes() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.most
+}
