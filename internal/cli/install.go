@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	k8sschema "k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -136,23 +137,28 @@ func awaitServed(ctx context.Context, c client.Client, objects []*unstructured.U
 	defer cancel()
 	for _, o := range objects {
 		for gvk := range schema.FromCRD(o) {
-			for {
-				list := &unstructured.UnstructuredList{}
-				list.SetGroupVersionKind(gvk)
-				err := c.List(ctx, list, client.Limit(1))
-				if err == nil {
-					break
-				}
-				if !apierrors.IsNotFound(err) {
-					return kubeFault(err, "wait for "+gvk.Kind+" to be served")
-				}
-				select {
-				case <-ctx.Done():
-					return classify(ctx.Err(), "wait for "+gvk.Kind+" to be served")
-				case <-time.After(50 * time.Millisecond):
-				}
+			if err := awaitKind(ctx, c, gvk); err != nil {
+				return kubeFault(err, "wait for "+gvk.Kind+" to be served")
 			}
 		}
 	}
 	return nil
+}
+
+// awaitKind asks until it is answered: an API server that begins to serve a kind
+// sends no event about it.
+func awaitKind(ctx context.Context, c client.Client, gvk k8sschema.GroupVersionKind) error {
+	for {
+		list := &unstructured.UnstructuredList{}
+		list.SetGroupVersionKind(gvk)
+		err := c.List(ctx, list, client.Limit(1))
+		if err == nil || !apierrors.IsNotFound(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }

@@ -18,6 +18,7 @@ type Hash [16]byte
 type Entry struct {
 	Manager string
 	Apply   bool // operation Apply; otherwise Update
+	Status  bool // written by Options.StatusManager: status where there is no subresource for it
 	Hash    Hash // of fields, subresource, API version and time
 }
 

@@ -30,6 +30,11 @@ type Options struct {
 	// watched by their metadata alone.
 	NeedsObject func(schema.GroupKind) bool
 
+	// StatusManager is the field manager by which status is written to kinds
+	// without a status subresource (Argo CD's); such a write moves the generation
+	// and is nobody's drift. Empty: there is none.
+	StatusManager string
+
 	MaxInFlight int              // writes and reads sent at once; 0: 24
 	UserAgent   string           // empty: that of the configuration
 	Logger      *slog.Logger     // nil: silent

@@ -13,6 +13,8 @@ type Fingerprint struct {
 	Ours            Hash      `json:"ours"`                      // our entry in managedFields, fields and time
 	Generation      int64     `json:"generation,omitempty"`      // 0 for kinds that have none
 	ResourceVersion string    `json:"resourceVersion,omitempty"` // only where Generation is 0
+	Others          Hash      `json:"others"`                    // everybody else's entries, without status
+	Status          Hash      `json:"status"`                    // entries of Options.StatusManager
 	Digest          [32]byte  `json:"digest"`                    // keyed digest of the desired object
 }
 
@@ -22,6 +24,7 @@ type Fingerprint struct {
 func (r Record) Fingerprint(manager string, digest [32]byte) (Fingerprint, bool) {
 	ours, ok := r.applied(manager)
 	f := Fingerprint{UID: r.UID, Ours: ours, Generation: r.Generation, Digest: digest}
+	f.Others, f.Status = r.rest(manager)
 	if r.Generation == 0 {
 		f.ResourceVersion = r.ResourceVersion
 	}
@@ -40,12 +43,42 @@ func (r Record) Sight(f Fingerprint, manager string) plan.Sight {
 	switch {
 	case r.UID != f.UID, !ok, ours != f.Ours:
 		return plan.Drifted
-	case r.Generation != f.Generation:
+	case r.Generation != f.Generation && !r.onlyStatus(f, manager):
 		return plan.Unsure
 	case r.Generation == 0 && r.ResourceVersion != f.ResourceVersion:
 		return plan.Unsure
 	}
 	return plan.AsApplied
+}
+
+// onlyStatus reports whether a move of the generation is explained by a write of
+// status to a kind that has no subresource for it.
+func (r Record) onlyStatus(f Fingerprint, manager string) bool {
+	others, status := r.rest(manager)
+	return others == f.Others && status != f.Status
+}
+
+// rest hashes the entries that are not manager's own: everybody else's, and
+// those of status.
+func (r Record) rest(manager string) (others, status Hash) {
+	for _, e := range r.Entries {
+		switch {
+		case e.Apply && e.Manager == manager:
+		case e.Status:
+			status = status.with(e.Hash)
+		default:
+			others = others.with(e.Hash)
+		}
+	}
+	return others, status
+}
+
+// with adds a hash to a set of hashes; the order does not matter.
+func (h Hash) with(other Hash) Hash {
+	for i := range h {
+		h[i] ^= other[i]
+	}
+	return h
 }
 
 // applied returns the hash of manager's Apply entry.

@@ -241,6 +241,7 @@ func (c *Cluster) entries(fields []metav1.ManagedFieldsEntry) []Entry {
 			entries = append(entries, Entry{
 				Manager: c.names.intern(f.Manager),
 				Apply:   f.Operation == metav1.ManagedFieldsOperationApply,
+				Status:  c.opts.StatusManager != "" && f.Manager == c.opts.StatusManager,
 				Hash:    hashEntry(f),
 			})
 		}

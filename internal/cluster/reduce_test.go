@@ -159,6 +159,14 @@ func TestSight(t *testing.T) {
 		{"status", "the version alone moves with status", func(r *Record) { r.ResourceVersion = "6" }, plan.AsApplied},
 		{"addition", "others may add what we do not own, if generation stands", func(r *Record) { r.Entries = append(r.Entries, Entry{Manager: "more"}) }, plan.AsApplied},
 		{"generation", "a webhook may have changed a value of ours", func(r *Record) { r.Generation = 4 }, plan.Unsure},
+		{"generation by status", "where status has no subresource, writing it moves the generation", func(r *Record) {
+			r.Generation = 4
+			r.Entries = append(r.Entries, Entry{Manager: "reporter", Status: true, Hash: Hash{3}})
+		}, plan.AsApplied},
+		{"generation by status and others", "somebody else wrote too, and a webhook may have changed a value of ours", func(r *Record) {
+			r.Generation = 4
+			r.Entries = append(r.Entries, Entry{Manager: "reporter", Status: true, Hash: Hash{3}}, Entry{Manager: "more", Hash: Hash{4}})
+		}, plan.Unsure},
 		{"our entry", "a field of ours was taken", func(r *Record) { r.Entries = []Entry{{Manager: "us", Apply: true, Hash: Hash{7}}} }, plan.Drifted},
 		{"no entry", "managedFields were reset", func(r *Record) { r.Entries = nil }, plan.Drifted},
 		{"an update under our name", "that is another entry", func(r *Record) { r.Entries = []Entry{{Manager: "us", Hash: Hash{1}}} }, plan.Drifted},

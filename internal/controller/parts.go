@@ -57,11 +57,12 @@ func clusterOptions(argoNamespace string, log *slog.Logger) cluster.Options {
 		Kept: func(labels, annotations map[string]string) bool {
 			return flux.Kept(labels, annotations) || argo.Kept(labels, annotations)
 		},
-		Health:      health.Options{}.Judge,
-		NeedsObject: health.NeedsObject,
-		UserAgent:   userAgent,
-		Logger:      log,
-		Clock:       time.Now,
+		Health:        health.Options{}.Judge,
+		NeedsObject:   health.NeedsObject,
+		UserAgent:     userAgent,
+		StatusManager: argo.StatusManager,
+		Logger:        log,
+		Clock:         time.Now,
 	}
 }
 

@@ -114,6 +114,10 @@ func (e *Engine) observe(kind schema.Kind, id object.ID, st *state, spec Spec) p
 	if taken, known := st.prints[id]; known {
 		seen.Digest = taken.Digest
 		seen.Sight = record.Sight(taken, spec.Profile.FieldManager)
+		if seen.Sight == plan.AsApplied && record.Generation != taken.Generation {
+			// Status alone moved it: a later move must not hide behind this one.
+			st.prints[id], _ = record.Fingerprint(spec.Profile.FieldManager, taken.Digest)
+		}
 	}
 	if seen.Sight == plan.Drifted {
 		seen.By = firstOf(record.Others(spec.Profile.FieldManager))

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/holdfastcd/holdfast/internal/apply"
 	"github.com/holdfastcd/holdfast/internal/cluster"
@@ -41,7 +40,9 @@ func asFault(err error) *fault.Error {
 func (e *Engine) report(st *state, res apply.Result) Report {
 	var r Report
 	for _, o := range res.Objects {
-		r.Objects = append(r.Objects, e.tell(o))
+		told := e.tell(o)
+		told.Contested = told.Outcome == Left && st.fights[told.ID].hold(e.Clock()) > 0
+		r.Objects = append(r.Objects, told)
 		if e.holds(o) {
 			r.Inventory = append(r.Inventory, Entry{ID: o.Action.ID, Version: o.Action.Kind.GVK.Version})
 		}
@@ -238,7 +239,7 @@ func (e *Engine) holdFights(p plan.Plan, st *state) {
 			wait := st.fights[a.ID].hold(now)
 			if a.Op == plan.Revert && wait > 0 {
 				a.Op = plan.Leave
-				a.Reason = fmt.Sprintf("somebody else keeps changing it (%s); the next revert is in %s", a.Reason, wait.Round(time.Second))
+				a.Reason = fmt.Sprintf("somebody else keeps changing it (%s); reverts back off", a.Reason)
 			}
 		}
 	}

@@ -138,7 +138,9 @@ type Object struct {
 	Desired bool // it is in the source; otherwise a leftover
 	Outcome Outcome
 	Message string
-	Health  *health.Verdict // nil for kinds that have none
+	// Contested: somebody else keeps changing it, and reverts back off.
+	Contested bool
+	Health    *health.Verdict // nil for kinds that have none
 }
 
 // Synced reports whether the object is as the source wants it.

@@ -109,7 +109,7 @@ func (d *demo) run(ctx context.Context) error {
 		{"Deliver a commit: three storefronts instead of two", d.commit},
 	} {
 		if err := d.steps.run(ctx, step.name, step.do); err != nil {
-			return d.explain(err)
+			return d.explain(ctx, err)
 		}
 	}
 	d.tell()
@@ -120,13 +120,13 @@ func (d *demo) run(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	case err := <-d.control.ended:
-		return d.explain(fault.New(fault.Internal, "the controller has ended: %v", err))
+		return d.explain(ctx, fault.New(fault.Internal, "the controller has ended: %v", err))
 	}
 }
 
-// explain adds what the controller logged last to an error.
-func (d *demo) explain(err error) error {
-	if d.control == nil || err == nil {
+// explain adds what the controller logged last to an error that nobody asked for.
+func (d *demo) explain(ctx context.Context, err error) error {
+	if d.control == nil || ctx.Err() != nil {
 		return err
 	}
 	if said := d.control.log.last(); said != "" {

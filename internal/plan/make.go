@@ -62,10 +62,14 @@ func Make(in Input) (Plan, error) {
 	}
 	last := len(stages)
 	stages = append(stages, Stage{Name: "objects"})
+	held := make(map[object.ID]bool, len(in.Inventory))
+	for _, e := range in.Inventory {
+		held[e.ID] = true
+	}
 	for i := range in.Desired {
 		d := &in.Desired[i]
 		at := stageOf(in.Profile.Stages, d.ID.GroupKind(), last)
-		stages[at].Actions = append(stages[at].Actions, decide(in, d))
+		stages[at].Actions = append(stages[at].Actions, decide(in, held, d))
 	}
 	for i := range stages {
 		slices.SortStableFunc(stages[i].Actions, func(a, b Action) int { return object.CompareRank(a.ID, b.ID) })
@@ -112,13 +116,16 @@ func stageOf(rules []StageRule, gk schema.GroupKind, last int) int {
 	return last
 }
 
-// decide chooses the operation for one desired object.
-func decide(in Input, d *Desired) Action {
+// decide chooses the operation for one desired object; held are the objects
+// that the delivery has applied before.
+func decide(in Input, held map[object.ID]bool, d *Desired) Action {
 	seen := in.Observe(d.ID)
 	a := Action{ID: d.ID, Kind: d.Kind, Desired: d, Observed: seen}
 	switch {
 	case seen.Sight == KindUnknown:
 		a.Op, a.Reason = Await, "the cluster does not serve this kind yet"
+	case seen.Sight == Absent && !in.Revert && held[d.ID]:
+		a.Op, a.Reason = Leave, "it was deleted in the cluster"
 	case seen.Sight == Absent:
 		a.Op, a.Reason = Create, "it does not exist"
 	case d.Loose:

@@ -36,8 +36,18 @@ func TestMakeDecidesPerObject(t *testing.T) {
 		reason   string
 		seen     Observed
 		noRevert bool
+		held     bool
 		want     Op
 	}{
+		"deleted": {
+			reason: "what somebody deleted comes back", seen: Observed{Sight: Absent}, held: true, want: Create,
+		},
+		"deleted, nothing reverts": {
+			reason: "a deletion is drift like any other", seen: Observed{Sight: Absent}, held: true, noRevert: true, want: Leave,
+		},
+		"new, nothing reverts": {
+			reason: "what was never applied is created", seen: Observed{Sight: Absent}, noRevert: true, want: Create,
+		},
 		"absent": {
 			reason: "what does not exist is created", seen: Observed{Sight: Absent}, want: Create,
 		},
@@ -92,12 +102,17 @@ func TestMakeDecidesPerObject(t *testing.T) {
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
+			var inventory []Entry
+			if tc.held {
+				inventory = []Entry{{ID: configMap("a")}}
+			}
 			p, err := Make(Input{
-				Owner:   me,
-				Desired: []Desired{{ID: configMap("a"), Digest: v1}},
-				Observe: func(object.ID) Observed { return tc.seen },
-				Alive:   func(owner string) bool { return !strings.HasSuffix(owner, "dead") },
-				Revert:  !tc.noRevert,
+				Owner:     me,
+				Desired:   []Desired{{ID: configMap("a"), Digest: v1}},
+				Inventory: inventory,
+				Observe:   func(object.ID) Observed { return tc.seen },
+				Alive:     func(owner string) bool { return !strings.HasSuffix(owner, "dead") },
+				Revert:    !tc.noRevert,
 			})
 			if err != nil {
 				t.Fatal(err)

@@ -58,15 +58,17 @@ func BenchmarkRender(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
+			before := child(b)
 			for b.Loop() {
 				if _, err := r.Render(b.Context(), Request{Path: path}, source); err != nil {
 					b.Fatal(err)
 				}
 			}
 			b.StopTimer()
-			pss, rss := memory(b)
-			b.ReportMetric(pss, "PSS-MiB")
-			b.ReportMetric(rss, "RSS-MiB")
+			after := child(b)
+			b.ReportMetric(after.pss, "PSS-MiB")
+			b.ReportMetric(after.rss, "RSS-MiB")
+			b.ReportMetric((after.cpu-before.cpu)/float64(b.N), "worker-cpu-ms/op")
 		})
 	}
 }
@@ -125,41 +127,42 @@ func BenchmarkFirst(b *testing.B) {
 	}
 }
 
-// memory returns PSS and RSS of our only child, in MiB, where /proc tells.
-func memory(b *testing.B) (pss, rss float64) {
+// usage is what /proc tells of our only child.
+type usage struct{ pss, rss, cpu float64 } // MiB, MiB, ms
+
+func child(b *testing.B) usage {
 	b.Helper()
-	children, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid()))
+	all, err := os.ReadDir("/proc")
 	if err != nil {
-		return 0, 0
+		b.Skip("no /proc")
 	}
-	_ = children
-	all, _ := os.ReadDir("/proc")
 	for _, e := range all {
 		stat, err := os.ReadFile("/proc/" + e.Name() + "/stat")
 		if err != nil {
 			continue
 		}
 		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-		if len(fields) < 2 || fields[1] != strconv.Itoa(os.Getpid()) || fields[0] == "Z" {
+		if len(fields) < 13 || fields[1] != strconv.Itoa(os.Getpid()) || fields[0] == "Z" {
 			continue
 		}
-		rollup, err := os.ReadFile("/proc/" + e.Name() + "/smaps_rollup")
-		if err != nil {
-			continue
+		var u usage
+		for _, ticks := range fields[11:13] { // user and system time, in 1/100 s
+			n, _ := strconv.ParseFloat(ticks, 64)
+			u.cpu += n * 10
 		}
+		rollup, _ := os.ReadFile("/proc/" + e.Name() + "/smaps_rollup")
 		for line := range strings.Lines(string(rollup)) {
-			f := strings.Fields(line)
-			if len(f) < 2 {
-				continue
-			}
-			kb, _ := strconv.ParseFloat(f[1], 64)
-			switch f[0] {
-			case "Pss:":
-				pss = kb / 1024
-			case "Rss:":
-				rss = kb / 1024
+			if f := strings.Fields(line); len(f) == 3 {
+				kb, _ := strconv.ParseFloat(f[1], 64)
+				switch f[0] {
+				case "Pss:":
+					u.pss = kb / 1024
+				case "Rss:":
+					u.rss = kb / 1024
+				}
 			}
 		}
+		return u
 	}
-	return pss, rss
+	return usage{}
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -78,6 +79,10 @@ func TestCorpus(t *testing.T) {
 		t.Fatal("no corpus", err)
 	}
 	r := newRenderer(t, worker.Options{Size: 1})
+	cage, err := r.pool.Cage(t.Context())
+	if err != nil || runtime.GOOS == "linux" && !strings.Contains(cage, "seccomp") {
+		t.Fatalf("cage %q, %v", cage, err)
+	}
 	for _, name := range archives {
 		t.Run(strings.TrimSuffix(filepath.Base(name), ".txtar"), func(t *testing.T) { corpus(t, r, name) })
 	}

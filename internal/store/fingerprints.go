@@ -89,7 +89,9 @@ func encode(delivery string, prints map[object.ID]cluster.Fingerprint) ([]byte, 
 			w.string(s)
 		}
 		w.b = binary.AppendVarint(w.b, f.Generation)
-		w.b = append(w.b, f.Ours[:]...)
+		for _, h := range []cluster.Hash{f.Ours, f.Others, f.Status} {
+			w.b = append(w.b, h[:]...)
+		}
 		w.b = append(w.b, f.Digest[:]...)
 	}
 	sum := sha256.Sum256(w.b)
@@ -114,7 +116,9 @@ func decode(b []byte, delivery string) (map[object.ID]cluster.Fingerprint, bool)
 	for i := uint64(0); i < n && r.ok; i++ {
 		id := object.ID{Group: r.string(), Kind: r.string(), Namespace: r.string(), Name: r.string()}
 		f := cluster.Fingerprint{UID: types.UID(r.string()), ResourceVersion: r.string(), Generation: r.varint()}
-		copy(f.Ours[:], r.take(len(f.Ours)))
+		for _, h := range []*cluster.Hash{&f.Ours, &f.Others, &f.Status} {
+			copy(h[:], r.take(len(h)))
+		}
 		copy(f.Digest[:], r.take(len(f.Digest)))
 		prints[id] = f
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -19,8 +20,12 @@ const (
 	// maxStack turns a recursion without end into a quick death; Go's own bound
 	// of 1 GiB would be a slow one.
 	maxStack = 32 << 20
-	// gcPercent trades a little time for a small worker.
+	// gcPercent keeps a worker with a large job small.
 	gcPercent = 50
+	// ballast is allocated and never touched, so that it takes no memory: with
+	// it, the collector lets a worker with a small job make ballast/2 of garbage
+	// before it runs, instead of 2 MiB. It halves the time of small jobs.
+	ballast = 24 << 20
 	// settle is how long a worker is idle before it gives memory back.
 	settle = 500 * time.Millisecond
 )
@@ -45,6 +50,8 @@ func RunIfWorker(handlers map[string]Handler) {
 // serve speaks the worker's side of the protocol until in ends.
 func serve(in io.Reader, out io.Writer, handlers map[string]Handler) error {
 	r := bufio.NewReader(in)
+	weight := make([]byte, ballast)
+	defer runtime.KeepAlive(weight)
 	conf, err := configure(r, out)
 	if err != nil {
 		return err
@@ -74,7 +81,7 @@ func configure(in io.Reader, out io.Writer) (config, error) {
 	time.Local = time.UTC // the zone's file cannot be opened later
 	debug.SetMaxStack(maxStack)
 	debug.SetGCPercent(gcPercent)
-	debug.SetMemoryLimit(conf.MemoryLimit)
+	debug.SetMemoryLimit(conf.MemoryLimit + ballast)
 	cage, err := enter(conf.MemoryLimit)
 	if err != nil {
 		// Fail closed: a worker that is not caged as its platform allows does no job.
@@ -145,11 +152,11 @@ func (s *server) handle(kind string, payload []byte) (body []byte, err error) {
 	return body, nil
 }
 
-// heldMemory is what the Go runtime holds from the operating system.
+// heldMemory is what the Go runtime holds from the operating system, as good as known.
 func heldMemory() int64 {
 	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
 	metrics.Read(samples)
-	return int64(samples[0].Value.Uint64() - samples[1].Value.Uint64())
+	return int64(samples[0].Value.Uint64()-samples[1].Value.Uint64()) - ballast
 }
 
 // remote is the worker's side of a job's Files.

@@ -52,6 +52,9 @@ func readStat(path string) ([]string, bool) {
 
 // cpuTime is what pid, its living descendants and the reaped ones have used, user and system.
 func cpuTime(pid int) time.Duration {
+	if pid == 0 { // it has not started
+		return 0
+	}
 	var ticks int64
 	for _, member := range family(pid) {
 		fields, ok := readStat(fmt.Sprintf("/proc/%d/stat", member))

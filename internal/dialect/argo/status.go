@@ -242,9 +242,8 @@ func contested(f found) []api.ApplicationCondition {
 		return nil
 	}
 	for _, o := range f.report.Objects {
-		// The distance to the next attempt changes by the second; the condition must not.
-		if message, _, found := strings.Cut(o.Message, "; the next revert"); found && o.Outcome == delivery.Left {
-			list = append(list, api.ApplicationCondition{Type: ConditionContested, Message: o.ID.String() + ": " + message})
+		if o.Contested {
+			list = append(list, api.ApplicationCondition{Type: ConditionContested, Message: o.ID.String() + ": " + o.Message})
 		}
 	}
 	return list

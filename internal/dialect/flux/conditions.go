@@ -53,18 +53,19 @@ func (b board) drop(kinds ...string) {
 	}
 }
 
-// progress sets or drops the two conditions that are only there while true.
+// flag makes a condition be there, as True, or not be there.
+func (b board) flag(kind string, on bool, reason, message string) {
+	if !on {
+		b.drop(kind)
+		return
+	}
+	b.set(kind, metav1.ConditionTrue, reason, message)
+}
+
+// progress flags the two conditions that are only there while true.
 func (b board) progress(stalled, reconciling bool, reason, message string) {
-	b.drop(meta.StalledCondition)
-	if !reconciling {
-		b.drop(meta.ReconcilingCondition)
-	}
-	if stalled {
-		b.set(meta.StalledCondition, metav1.ConditionTrue, reason, message)
-	}
-	if reconciling {
-		b.set(meta.ReconcilingCondition, metav1.ConditionTrue, reason, message)
-	}
+	b.flag(meta.StalledCondition, stalled, reason, message)
+	b.flag(meta.ReconcilingCondition, reconciling, reason, message)
 }
 
 func clip(s string, most int) string {

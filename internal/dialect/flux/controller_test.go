@@ -347,7 +347,7 @@ func holds(value string) harness.Condition {
 }
 
 func configMap(name, value string) string {
-	return fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: %s\ndata:\n  key: %s\n", name, value)
+	return fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: %s\ndata:\n  key: %q\n", name, value)
 }
 
 // requests tells what our client wrote in the tenant's namespace since mark, events aside.

@@ -86,28 +86,31 @@ func Setup(mgr ctrl.Manager, env *dialect.Env, router dialect.Router) (*Flux, er
 		failures: map[types.NamespacedName]int{}, heard: map[types.NamespacedName]string{},
 	}
 	router[kustomizev1.KustomizationKind] = f.deliveries
-	for _, c := range []struct {
-		name    string
-		desk    *desk
-		by      reconcile.Reconciler
-		trigger *dialect.Trigger
-		workers int
-	}{
-		{"gitrepository", f.repositories, f.git, f.fetches, fetchesAtOnce},
-		{"kustomization", f.kustomizations, ks, f.deliveries, max(env.Concurrency, 1)},
-		{"receiver", f.receivers, &receivers{env: env, desk: f.receivers}, &dialect.Trigger{}, 1},
+	rs := &receivers{env: env, desk: f.receivers}
+	for _, err := range []error{
+		register(mgr, "gitrepository", f.repositories, f.git, f.fetches, fetchesAtOnce),
+		register(mgr, "kustomization", f.kustomizations, ks, f.deliveries, max(env.Concurrency, 1)),
+		register(mgr, "receiver", f.receivers, rs, &dialect.Trigger{}, 1),
 	} {
-		skip := true // names are for metrics; several managers may run in one process
-		err := ctrl.NewControllerManagedBy(mgr).Named("flux-"+c.name).
-			For(c.desk.blank(), builder.WithPredicates(wanted())).
-			WatchesRawSource(c.trigger).
-			WithOptions(controller.Options{MaxConcurrentReconciles: c.workers, SkipNameValidation: &skip}).
-			Complete(c.by)
 		if err != nil {
-			return nil, fault.New(fault.Internal, "cannot set up the controller of %s: %s", c.desk.gvk.Kind, err).Because(err)
+			return nil, err
 		}
 	}
 	return f, nil
+}
+
+// register makes the controller of one kind.
+func register(mgr ctrl.Manager, name string, d *desk, by reconcile.Reconciler, trigger *dialect.Trigger, workers int) error {
+	skip := true // names are for metrics; several managers may run in one process
+	err := ctrl.NewControllerManagedBy(mgr).Named("flux-"+name).
+		For(d.blank(), builder.WithPredicates(wanted())).
+		WatchesRawSource(trigger).
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers, SkipNameValidation: &skip}).
+		Complete(by)
+	if err != nil {
+		return fault.New(fault.Internal, "cannot set up the controller of %s: %s", d.gvk.Kind, err).Because(err)
+	}
+	return nil
 }
 
 // index makes the objects findable in the manager's cache.

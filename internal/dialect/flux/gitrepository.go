@@ -61,7 +61,7 @@ func (c *repositories) Reconcile(ctx context.Context, req reconcile.Request) (re
 	case apierrors.IsNotFound(err): // the end of the object is on its way
 		err = nil
 	}
-	priority := int(dialect.Normal)
+	priority := int(dialect.Untouched)
 	return reconcile.Result{RequeueAfter: after, Priority: &priority}, err
 }
 
@@ -116,6 +116,7 @@ func (c *repositories) publish(ctx context.Context, name types.NamespacedName, u
 	e := editionOf(repo, revision)
 	if c.catalog.publish(name, e) {
 		if err := c.offer(ctx, name, e); err != nil {
+			c.catalog.drop(name) // so that the next try is news again
 			return 0, err
 		}
 		c.env.Log.Info("new revision", "gitrepository", name.String(), "revision", e.label, "took", c.env.Clock().Sub(start))

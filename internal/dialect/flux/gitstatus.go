@@ -66,13 +66,9 @@ func failed(repo *sourcev1.GitRepository, p *gitProblem, now time.Time) sourcev1
 	status := *repo.Status.DeepCopy()
 	message := p.err.Error()
 	b := board{conditions: &status.Conditions, generation: repo.Generation, now: now}
-	b.drop(sourcev1.FetchFailedCondition, sourcev1.StorageOperationFailedCondition)
 	b.set(meta.ReadyCondition, metav1.ConditionFalse, p.reason(), message)
-	if p.storage {
-		b.set(sourcev1.StorageOperationFailedCondition, metav1.ConditionTrue, p.reason(), message)
-	} else {
-		b.set(sourcev1.FetchFailedCondition, metav1.ConditionTrue, p.reason(), message)
-	}
+	b.flag(sourcev1.FetchFailedCondition, !p.storage, p.reason(), message)
+	b.flag(sourcev1.StorageOperationFailedCondition, p.storage, p.reason(), message)
 	if p.stalled {
 		b.progress(true, false, p.reason(), message)
 		status.ObservedGeneration = repo.Generation

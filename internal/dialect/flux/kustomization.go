@@ -118,7 +118,7 @@ func (c *kustomizations) Reconcile(ctx context.Context, req reconcile.Request) (
 		err = nil
 	}
 	// What comes by the clock is not urgent, whatever brought it here this time.
-	priority := int(dialect.Normal)
+	priority := int(dialect.Untouched)
 	return reconcile.Result{RequeueAfter: after, Priority: &priority}, err
 }
 
@@ -219,11 +219,13 @@ func (c *kustomizations) prepare(ctx context.Context, u *unstructured.Unstructur
 		return delivery.Spec{}, true
 	}
 	source, err := c.sources.get(ctx, name)
-	if err != nil || source != nil {
-		return delivery.Spec{}, false
+	switch {
+	case err != nil:
+		o.early = fault.New(fault.Unreachable, "GitRepository/%s cannot be read: %s", name, err).Because(err)
+	case source == nil:
+		o.early = fault.New(fault.NotFound, "Source artifact not found: GitRepository/%s does not exist", name)
 	}
-	o.early = fault.New(fault.NotFound, "Source artifact not found: GitRepository/%s does not exist", name)
-	return delivery.Spec{}, true
+	return delivery.Spec{}, o.early != nil
 }
 
 // tell writes status and events, if there is anything new.
@@ -260,8 +262,10 @@ func (c *kustomizations) due(ks *kustomizev1.Kustomization, o outcome, v verdict
 	}
 	var after time.Duration
 	switch {
-	case v.stalled, o.early != nil: // a change of the object, or of its source, brings the next
+	case v.stalled: // a change of the object brings the next
 		return 0
+	case o.early != nil: // its source does
+		return interval
 	case v.pending():
 		m.failures = 0
 		after = max(o.timeout-o.waited, minInterval)

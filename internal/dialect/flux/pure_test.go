@@ -378,6 +378,10 @@ func TestNext(t *testing.T) {
 	if diff := cmp.Diff(map[string]string{"Ready": "False BuildFailed", "Reconciling": "True ProgressingWithRetry", "Healthy": "Unknown BuildFailed"}, kinds(s.Conditions)); diff != "" {
 		t.Errorf("broken (-want +got):\n%s", diff)
 	}
+	broken.now = noon.Add(time.Hour)
+	if diff := cmp.Diff(s, next(s, broken)); diff != "" {
+		t.Errorf("the same failure is no news (-want +got):\n%s", diff)
+	}
 	if s.LastAppliedRevision != "main@sha1:bbb" || s.LastAttemptedRevision != "main@sha1:ccc" || len(s.Inventory.Entries) != 1 || len(s.History) != 1 {
 		t.Errorf("broken: %+v", s)
 	}
@@ -386,6 +390,10 @@ func TestNext(t *testing.T) {
 	s = next(s, stalled)
 	if diff := cmp.Diff(map[string]string{"Ready": "False UnsupportedField", "Stalled": "True UnsupportedField"}, kinds(s.Conditions)); diff != "" {
 		t.Errorf("stalled (-want +got):\n%s", diff)
+	}
+	stalled.now = noon.Add(time.Hour)
+	if diff := cmp.Diff(s, next(s, stalled)); diff != "" {
+		t.Errorf("the same stall is no news (-want +got):\n%s", diff)
 	}
 	if s.ObservedGeneration != 2 || len(s.Inventory.Entries) != 1 {
 		t.Errorf("stalled: %+v", s)

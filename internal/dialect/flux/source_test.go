@@ -419,6 +419,11 @@ func TestGitStatus(t *testing.T) {
 			map[string]string{"Ready": "False ArchiveOperationFailed", "StorageOperationFailed": "True ArchiveOperationFailed", "Reconciling": "True ProgressingWithRetry", "ArtifactInStorage": "True Succeeded"}},
 	} {
 		got := failed(repo, &tc.problem, noon)
+		again := repo.DeepCopy()
+		again.Status = got
+		if diff := cmp.Diff(got, failed(again, &tc.problem, noon.Add(time.Hour))); diff != "" {
+			t.Errorf("%s: the same again is no news (-want +got):\n%s", tc.reason, diff)
+		}
 		if diff := cmp.Diff(tc.want, kinds(got.Conditions)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tc.reason, diff)
 		}

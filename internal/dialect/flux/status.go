@@ -111,7 +111,7 @@ var failureReasons = map[fault.Kind]string{
 	fault.Waiting:      meta.ReconciliationFailedReason,
 }
 
-// specReasons is the reason for each kind of error in a spec.
+// specReason is the reason for each kind of error in a spec.
 func specReason(kind fault.Kind) string {
 	switch kind {
 	case fault.Unsupported:
@@ -174,23 +174,7 @@ func title(id object.ID) string {
 func next(old kustomizev1.KustomizationStatus, o outcome) kustomizev1.KustomizationStatus {
 	v := o.judge()
 	status := *old.DeepCopy()
-	b := board{conditions: &status.Conditions, generation: o.generation, now: o.now}
-	b.set(meta.ReadyCondition, v.ready, v.reason, v.message)
-	switch {
-	case v.pending():
-		b.progress(false, true, v.reason, v.message)
-	case v.ready == metav1.ConditionFalse && !v.stalled:
-		b.progress(false, true, meta.ProgressingWithRetryReason, v.message)
-	default:
-		b.progress(v.stalled, false, v.reason, v.message)
-	}
-	o.setHealthy(b, v)
-	if o.permissive {
-		b.set(conditionPermissive, metav1.ConditionTrue, "OwnIdentity",
-			"delivered with Holdfast's own identity, because spec.serviceAccountName is not set and permissive mode is on")
-	} else {
-		b.drop(conditionPermissive)
-	}
+	o.setConditions(board{conditions: &status.Conditions, generation: o.generation, now: o.now}, v)
 	if v.ready == metav1.ConditionTrue || v.stalled {
 		status.ObservedGeneration = o.generation
 	}
@@ -211,6 +195,22 @@ func next(old kustomizev1.KustomizationStatus, o outcome) kustomizev1.Kustomizat
 	}
 	o.addHistory(&status, v)
 	return status
+}
+
+// setConditions sets all conditions of a Kustomization.
+func (o outcome) setConditions(b board, v verdict) {
+	b.set(meta.ReadyCondition, v.ready, v.reason, v.message)
+	switch {
+	case v.pending():
+		b.progress(false, true, v.reason, v.message)
+	case v.ready == metav1.ConditionFalse && !v.stalled:
+		b.progress(false, true, meta.ProgressingWithRetryReason, v.message)
+	default:
+		b.progress(v.stalled, false, v.reason, v.message)
+	}
+	o.setHealthy(b, v)
+	b.flag(conditionPermissive, o.permissive, "OwnIdentity",
+		"delivered with Holdfast's own identity, because spec.serviceAccountName is not set and permissive mode is on")
 }
 
 // setHealthy sets the condition that is there only where health was asked for.
