@@ -61,7 +61,7 @@ var rules = []rule{
 	},
 	{
 		of:     []string{"internal/*", "internal/source/*"},
-		except: []string{"internal/cli", "internal/server", "internal/dialect", "internal/controller", "internal/demo", "internal/schema"},
+		except: []string{"internal/cli", "internal/dialect", "internal/controller", "internal/demo", "internal/overview"},
 		never:  []string{module + "internal/dialect/...", module + "api/...", "github.com/fluxcd/...", "sigs.k8s.io/controller-runtime/..."},
 		reason: "the engine knows no kind of custom resource; what the dialects differ in is data",
 	},
@@ -85,6 +85,11 @@ var rules = []rule{
 		except: []string{"internal/demo"},
 		never:  []string{module + "test/...", module + "devcluster/..."},
 		reason: "the product does not link its test bed; the demo is the one door to it",
+	},
+	{
+		of:     []string{"internal/demo"},
+		never:  []string{module + "test/harness", module + "test/e2e", module + "test/bench", module + "devcluster/..."},
+		reason: "the demo needs a Git server, and nothing else of the test bed",
 	},
 	{
 		of:     []string{"internal/policy"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/schema"
+	"github.com/holdfastcd/holdfast/internal/tree"
 	"github.com/holdfastcd/holdfast/internal/worker"
 )
 
@@ -68,14 +70,14 @@ func buildDeliveries(ctx context.Context, asked requested, dir string, p Process
 	if err != nil {
 		return err
 	}
-	kinds, err := offlineKinds(p.Err)
+	renderer, closeRenderer := newRenderer()
+	defer closeRenderer()
+	known, err := newOffline(renderer, p.Err)
 	if err != nil {
 		return err
 	}
-	renderer, closeRenderer := newRenderer()
-	defer closeRenderer()
 	for _, spec := range specs {
-		composed, err := delivery.Compose(ctx, renderer, spec, kinds)
+		composed, err := delivery.Compose(ctx, known, spec, known)
 		if err != nil {
 			return named(err, spec.ID.Kind, spec.ID.Namespace, spec.ID.Name)
 		}
@@ -107,24 +109,36 @@ func printPlan(w io.Writer, composed plan.Plan) error {
 	return nil
 }
 
-// offline are the kinds known without a cluster. A kind that is not is taken as
-// namespaced, unless its name says otherwise, and a warning is printed once.
+// offline are the kinds known without a cluster: it renders, and learns from what
+// was rendered. A kind that stays unknown is taken as namespaced, unless its name
+// says otherwise, and a warning is printed once.
 type offline struct {
-	known  schema.Kinds
+	render.Renderer
+
+	known  schema.Table
 	warned map[k8sschema.GroupVersionKind]bool
 	to     io.Writer
 }
 
-func offlineKinds(warnings io.Writer) (schema.Kinds, error) {
+func newOffline(r render.Renderer, warnings io.Writer) (*offline, error) {
+	o := &offline{Renderer: r, known: maps.Clone(schema.Builtin()), warned: map[k8sschema.GroupVersionKind]bool{}, to: warnings}
 	served, err := deploy.CRDs()
 	if err != nil {
 		return nil, err
 	}
-	known := schema.Union{schema.Builtin()}
 	for _, crd := range served {
-		known = append(known, schema.FromCRD(crd))
+		maps.Copy(o.known, schema.FromCRD(crd))
 	}
-	return &offline{known: known, warned: map[k8sschema.GroupVersionKind]bool{}, to: warnings}, nil
+	return o, nil
+}
+
+// Render implements render.Renderer.
+func (o *offline) Render(ctx context.Context, req render.Request, t tree.Tree) (render.Result, error) {
+	rendered, err := o.Renderer.Render(ctx, req, t)
+	for i := range rendered.Objects {
+		maps.Copy(o.known, schema.FromCRD(&rendered.Objects[i].Unstructured))
+	}
+	return rendered, err
 }
 
 // Lookup implements schema.Kinds.

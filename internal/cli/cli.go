@@ -117,7 +117,7 @@ func newRoot(p Process) *cobra.Command {
 	root.SetIn(p.In)
 	root.SetOut(p.Out)
 	root.SetErr(p.Err)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return wrongUsage(cmd, err) })
+	root.SetFlagErrorFunc(wrongUsage)
 	root.AddCommand(
 		newController(p), newInstall(p), newBuild(p), newDiff(p), newGet(p), newHealth(p), newDemo(p), newVersion(p), newWorker(),
 	)
@@ -134,8 +134,8 @@ func knownCommand(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	err := fault.New(fault.Invalid, "there is no command %q", args[0])
-	if close := cmd.SuggestionsFor(args[0]); len(close) > 0 {
-		return err.WithHint("did you mean %s? see 'holdfast --help'", strings.Join(close, " or "))
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return err.WithHint("did you mean %s? see 'holdfast --help'", strings.Join(near, " or "))
 	}
 	return err.WithHint("see 'holdfast --help'")
 }

@@ -2,8 +2,8 @@ package cli
 
 import (
 	"bytes"
-	"encoding/json"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -80,7 +80,7 @@ func TestEnvironment(t *testing.T) {
 			if err := fromEnvironment(cmd, lookup); err != nil {
 				t.Fatal(err)
 			}
-			got := strings.Join([]string{o.ArgoNamespace, jsonOf(o.Concurrency), o.WorkerMemory.String()}, " ")
+			got := strings.Join([]string{o.ArgoNamespace, strconv.Itoa(o.Concurrency), o.WorkerMemory.String()}, " ")
 			if got != tt.want {
 				t.Errorf("%s: got %q, want %q", tt.reason, got, tt.want)
 			}
@@ -92,11 +92,6 @@ func newTestCommand(o *Controller) *cobra.Command {
 	cmd := &cobra.Command{Use: "controller"}
 	o.bind(settings{cmd.Flags()})
 	return cmd
-}
-
-func jsonOf(v any) string {
-	b, _ := json.Marshal(v)
-	return string(b)
 }
 
 func TestMemory(t *testing.T) {

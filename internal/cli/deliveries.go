@@ -89,7 +89,7 @@ func directory(dir string) (source.Revision, error) {
 	if err != nil {
 		return source.Revision{}, fault.New(fault.NotFound, "cannot open the source: %s", err).WithHint("--source names a directory").Because(err)
 	}
-	defer root.Close() // the tree is in memory by then
+	defer func() { _ = root.Close() }() // the tree is in memory by then
 	t, err := tree.FromFS(root.FS(), tree.Limits{})
 	if err != nil {
 		return source.Revision{}, err
@@ -99,7 +99,7 @@ func directory(dir string) (source.Revision, error) {
 
 // specs translates what was requested, for a preview: as the controller would,
 // but for the account, which is demanded only where the cluster is asked.
-func (r requested) specs(revision source.Revision, o previewOptions) ([]delivery.Spec, error) {
+func (r *requested) specs(revision source.Revision, o previewOptions) ([]delivery.Spec, error) {
 	var specs []delivery.Spec
 	for _, ks := range r.kustomizations {
 		filtered := revision
@@ -126,7 +126,7 @@ type previewOptions struct {
 	Permissive            bool
 }
 
-func (r requested) application(app *api.Application, revision source.Revision, o previewOptions) (delivery.Spec, error) {
+func (r *requested) application(app *api.Application, revision source.Revision, o previewOptions) (delivery.Spec, error) {
 	project, err := r.rulesFor(app)
 	if err != nil {
 		return delivery.Spec{}, err
@@ -136,14 +136,14 @@ func (r requested) application(app *api.Application, revision source.Revision, o
 
 // rulesFor returns the rules of an Application's project; where nobody knows it,
 // everything is permitted.
-func (r requested) rulesFor(app *api.Application) (*argo.Project, error) {
+func (r *requested) rulesFor(app *api.Application) (*argo.Project, error) {
 	if p := r.project(app.Spec.Project); p != nil {
 		return argo.Compile(p)
 	}
 	return argo.Open(app.Spec.Project), nil
 }
 
-func (r requested) project(name string) *api.AppProject {
+func (r *requested) project(name string) *api.AppProject {
 	for _, p := range r.projects {
 		if p.Name == name {
 			return p
@@ -153,7 +153,7 @@ func (r requested) project(name string) *api.AppProject {
 }
 
 // repository returns the source of a Kustomization; nil if it is not known.
-func (r requested) repository(ks *kustomizev1.Kustomization) *sourcev1.GitRepository {
+func (r *requested) repository(ks *kustomizev1.Kustomization) *sourcev1.GitRepository {
 	for _, g := range r.repositories {
 		if g.Name == ks.Spec.SourceRef.Name && g.Namespace == ks.Namespace {
 			return g
@@ -163,7 +163,7 @@ func (r requested) repository(ks *kustomizev1.Kustomization) *sourcev1.GitReposi
 }
 
 // ignored returns what the source of a Kustomization says to leave out.
-func (r requested) ignored(ks *kustomizev1.Kustomization) *string {
+func (r *requested) ignored(ks *kustomizev1.Kustomization) *string {
 	if g := r.repository(ks); g != nil {
 		return g.Spec.Ignore
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -91,7 +92,7 @@ Exit codes: 0 nothing would change; 1 there are changes; 2 the comparison failed
 	return cmd
 }
 
-func (o Diff) run(ctx context.Context, cfg *rest.Config, asked requested, p Process) error {
+func (o *Diff) run(ctx context.Context, cfg *rest.Config, asked requested, p Process) error {
 	if err := o.complete(ctx, cfg, &asked); err != nil {
 		return err
 	}
@@ -128,7 +129,7 @@ func (o Diff) run(ctx context.Context, cfg *rest.Config, asked requested, p Proc
 
 // complete adds what the cluster knows of the resources: the status, which holds
 // the inventory, and the projects that the files do not have.
-func (o Diff) complete(ctx context.Context, cfg *rest.Config, asked *requested) error {
+func (o *Diff) complete(ctx context.Context, cfg *rest.Config, asked *requested) error {
 	scheme, err := overview.Scheme()
 	if err != nil {
 		return err
@@ -183,7 +184,7 @@ func lookUp(ctx context.Context, c client.Client, namespace, name string, into c
 
 // specs reads or fetches the sources and translates what was requested. The
 // function that it returns gives up what the trees are read from.
-func (o Diff) specs(ctx context.Context, asked requested) ([]delivery.Spec, func(), error) {
+func (o *Diff) specs(ctx context.Context, asked requested) ([]delivery.Spec, func(), error) {
 	if o.Source != "" {
 		revision, err := directory(o.Source)
 		if err != nil {
@@ -196,7 +197,7 @@ func (o Diff) specs(ctx context.Context, asked requested) ([]delivery.Spec, func
 	if err != nil {
 		return nil, nil, err
 	}
-	specs, err := f.specs(ctx, asked, o.previewOptions)
+	specs, err := f.specs(ctx, &asked, o.previewOptions)
 	if err != nil {
 		f.close()
 		return nil, nil, err
@@ -217,18 +218,18 @@ func newFetcher() (*fetcher, error) {
 	}
 	store, err := git.New(dir, git.Options{})
 	if err != nil {
-		os.RemoveAll(dir)
-		return nil, err
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return &fetcher{dir: dir, store: store}, nil
 }
 
 func (f *fetcher) close() {
-	f.store.Close()
-	os.RemoveAll(f.dir)
+	// What is left behind is a temporary directory.
+	_ = f.store.Close()
+	_ = os.RemoveAll(f.dir)
 }
 
-func (f *fetcher) specs(ctx context.Context, asked requested, o previewOptions) ([]delivery.Spec, error) {
+func (f *fetcher) specs(ctx context.Context, asked *requested, o previewOptions) ([]delivery.Spec, error) {
 	var specs []delivery.Spec
 	one := func(part requested, request source.Request) error {
 		revision, err := f.store.Fetch(ctx, request)
@@ -297,8 +298,7 @@ type difference struct {
 func differencesOf(id delivery.ID, made plan.Plan) []difference {
 	var all []difference
 	for _, a := range made.Actions() {
-		switch a.Op {
-		case plan.Keep, plan.Release:
+		if a.Op == plan.Keep || a.Op == plan.Release {
 			continue
 		}
 		d := difference{Delivery: id.String(), Op: a.Op, Object: a.ID.String(), Reason: a.Reason}
@@ -322,7 +322,7 @@ var signs = map[plan.Op]struct{ sign, colour string }{
 	plan.Refuse: {"!", red},
 }
 
-func (o Diff) print(p Process, all []difference) error {
+func (o *Diff) print(p Process, all []difference) error {
 	if o.Output != "text" {
 		return encode(p.Out, o.Output, all)
 	}

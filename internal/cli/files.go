@@ -40,14 +40,14 @@ func readObjects(p Process, files []string) ([]*unstructured.Unstructured, error
 func readFile(p Process, name string) ([]byte, error) {
 	in := p.In
 	if name != "-" {
-		f, err := os.Open(name)
+		f, err := os.Open(name) //nolint:gosec // the user named it
 		if errors.Is(err, os.ErrNotExist) {
 			return nil, fault.New(fault.NotFound, "there is no such file").At(name, 0).Because(err)
 		}
 		if err != nil {
 			return nil, fault.New(fault.Invalid, "cannot open it: %s", errors.Unwrap(err)).At(name, 0)
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }() // only read from
 		in = f
 	}
 	content, err := io.ReadAll(io.LimitReader(in, maxFile+1))

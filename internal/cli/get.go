@@ -58,7 +58,7 @@ delivery looks at it.`,
 			return o.run(cmd.Context(), cfg, p)
 		},
 	}
-	o.Connection.bind(settings{cmd.Flags()})
+	o.bind(settings{cmd.Flags()})
 	flags := cmd.Flags()
 	flags.StringVarP(&o.Namespace, "namespace", "n", "", "only this `NAMESPACE`")
 	flags.BoolVarP(&o.All, "all-namespaces", "A", false, "all namespaces, which is the default")
@@ -82,7 +82,7 @@ func (o *Get) complete(args []string) error {
 	return overview.CheckKind(o.Kind)
 }
 
-func (o Get) run(ctx context.Context, cfg *rest.Config, p Process) error {
+func (o *Get) run(ctx context.Context, cfg *rest.Config, p Process) error {
 	reader, err := overview.NewReader(cfg, o.Kind, o.Namespace, o.Name)
 	if err != nil {
 		return err
@@ -94,7 +94,7 @@ func (o Get) run(ctx context.Context, cfg *rest.Config, p Process) error {
 	if o.Name != "" && len(rows) == 0 && !o.Watch {
 		return fault.New(fault.NotFound, "there is no %s here", o.Name).WithHint("'holdfast get' lists all there are")
 	}
-	printer := newPrinter(p, o, rows)
+	printer := newPrinter(p, *o, rows)
 	if err := printer.all(p, rows); err != nil || !o.Watch {
 		return err
 	}

@@ -83,7 +83,7 @@ object is a server-side apply.`,
 	return cmd
 }
 
-func (o Install) objects() ([]*unstructured.Unstructured, error) {
+func (o *Install) objects() ([]*unstructured.Unstructured, error) {
 	objects, err := deploy.CRDs()
 	if err != nil || o.CRDsOnly {
 		return objects, err

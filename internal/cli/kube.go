@@ -30,7 +30,7 @@ func (c *Connection) bind(s settings) {
 
 // config returns how to reach the cluster. Errors are Invalid, and say where the
 // kubeconfig was looked for.
-func (c Connection) config() (*rest.Config, error) {
+func (c *Connection) config() (*rest.Config, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = c.Kubeconfig
 	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: c.Context})

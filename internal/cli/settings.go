@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -31,11 +30,6 @@ func (s settings) toggle(p *bool, name, help string) {
 
 func (s settings) number(p *int, name string, value int, help string) {
 	s.flags.IntVar(p, name, value, help)
-	s.bind(name)
-}
-
-func (s settings) duration(p *time.Duration, name string, value time.Duration, help string) {
-	s.flags.DurationVar(p, name, value, help)
 	s.bind(name)
 }
 

@@ -58,6 +58,7 @@ type process struct {
 	store    *store.Store
 	workers  *worker.Pool
 	git      *git.Store
+	hub      *source.Hub
 	cluster  *cluster.Cluster
 	manager  ctrl.Manager
 	flux     *flux.Flux
@@ -99,7 +100,7 @@ func (p *process) openData() (err error) {
 
 // listen takes the port first: if somebody else has it, nothing has happened yet.
 func (p *process) listen() (err error) {
-	if p.listener, err = net.Listen("tcp", p.Listen); err != nil {
+	if p.listener, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", p.Listen); err != nil {
 		return fault.New(fault.Invalid, "cannot listen on %s: %s", p.Listen, err).WithHint("choose another address with --listen").Because(err)
 	}
 	return nil
@@ -115,8 +116,9 @@ func (p *process) manage() (err error) {
 	if p.manager, err = newManager(p.Config, p.Options); err != nil {
 		return err
 	}
+	cache := render.NewCache(render.New(p.workers), renderCacheBytes)
 	engine := delivery.New(delivery.Options{
-		Renderer: render.New(p.workers),
+		Renderer: func(id delivery.ID) render.Renderer { return cache.In(id.String()) },
 		Cluster:  p.cluster,
 		Memory:   p.store,
 		Digest:   p.store.Digest,
@@ -124,12 +126,13 @@ func (p *process) manage() (err error) {
 		Log:      p.Log,
 		Alive:    p.alive,
 	})
+	p.hub = source.NewHub(p.git, time.Now)
 	env := &dialect.Env{
 		Client: p.manager.GetClient(),
 		Reader: p.manager.GetAPIReader(),
 		Events: p.manager.GetEventRecorderFor("holdfast"), //nolint:staticcheck // clients read the core events that the peers write
 		Engine: engine,
-		Hub:    source.NewHub(p.git, time.Now),
+		Hub:    p.hub,
 		Clock:  time.Now,
 		Log:    p.Log,
 
@@ -171,7 +174,7 @@ func (p *process) serve() error {
 	p.server = server.New(server.Options{
 		Hooks:      p.flux.Hooks,
 		Artifacts:  p.flux.Artifacts,
-		Refreshers: []server.Refresher{p.flux, p.argo},
+		Refreshers: []server.Refresher{staleness{p.hub}, p.flux, p.argo},
 		Secret:     githubSecret(p.manager.GetAPIReader(), p.ArgoNamespace),
 		Metrics:    prometheus.Gatherers{metrics.Registry, own},
 		Ready:      p.ready.err,

@@ -28,6 +28,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/dialect/flux"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/health"
+	"github.com/holdfastcd/holdfast/internal/source"
 )
 
 // userAgent is how the controller names itself to the API server.
@@ -111,6 +112,15 @@ func githubSecret(reader client.Reader, namespace string) func(context.Context) 
 		return string(s.Data["webhook.github.secret"]), err
 	}
 }
+
+// renderCacheBytes is how much compressed output of renderings is kept at hand.
+const renderCacheBytes = 16 << 20
+
+// staleness tells the hub that a repository has moved, once for all dialects.
+type staleness struct{ hub *source.Hub }
+
+// Refresh implements server.Refresher.
+func (s staleness) Refresh(url, _ string) { s.hub.Refresh(url) }
 
 // readiness says whether the process works yet.
 type readiness struct{ yes atomic.Bool }

@@ -27,10 +27,10 @@ func Previewer(ctx context.Context, cfg *rest.Config, r render.Renderer, argoNam
 		return nil, err
 	}
 	return delivery.New(delivery.Options{
-		Renderer: r,
+		Renderer: func(delivery.ID) render.Renderer { return r },
 		Cluster:  c,
 		Memory:   forgetful{},
-		Digest:   func(body []byte) [32]byte { return sha256.Sum256(body) }, // never leaves the process
+		Digest:   sha256.Sum256, // never leaves the process
 		Clock:    time.Now,
 		Log:      log,
 		// Whether another owner still exists does not matter to a preview: it is shown.
@@ -42,7 +42,9 @@ func Previewer(ctx context.Context, cfg *rest.Config, r render.Renderer, argoNam
 type forgetful struct{}
 
 // Load implements delivery.Memory.
-func (forgetful) Load(string) (map[object.ID]cluster.Fingerprint, error) { return nil, nil }
+func (forgetful) Load(string) (map[object.ID]cluster.Fingerprint, error) {
+	return map[object.ID]cluster.Fingerprint{}, nil
+}
 
 // Save implements delivery.Memory.
 func (forgetful) Save(string, map[object.ID]cluster.Fingerprint) error { return nil }

@@ -27,7 +27,9 @@ type Memory interface {
 
 // Options are what an engine is made of.
 type Options struct {
-	Renderer render.Renderer
+	// Renderer returns the renderer of one delivery: what it caches for one, no
+	// other delivery gets.
+	Renderer func(ID) render.Renderer
 	Cluster  *cluster.Cluster
 	Memory   Memory
 	Digest   Digester
@@ -272,7 +274,7 @@ func (e *Engine) desire(ctx context.Context, spec Spec, st *state, bodies bool) 
 	if !bodies && e.Unchanged(spec) {
 		return st.desired, nil
 	}
-	desired, rendered, err := spec.compose(ctx, e.Renderer, e.Cluster.Kinds(), e.Digest)
+	desired, rendered, err := spec.compose(ctx, e.Renderer(spec.ID), e.Cluster.Kinds(), e.Digest)
 	if err != nil {
 		return nil, err
 	}

@@ -14,10 +14,7 @@ import (
 // input gathers what a plan is made from. It starts the watches that the
 // delivery needs and has not got yet, and claims its objects' events.
 func (e *Engine) input(ctx context.Context, spec Spec, st *state, desired []plan.Desired) (plan.Input, error) {
-	inventory := make([]plan.Entry, 0, len(spec.Inventory))
-	for _, entry := range spec.Inventory {
-		inventory = append(inventory, plan.Entry{ID: entry.ID, Kind: e.kindOf(entry)})
-	}
+	inventory := e.inventory(spec, st)
 	if err := e.watch(ctx, desired, inventory); err != nil {
 		return plan.Input{}, err
 	}
@@ -44,6 +41,23 @@ func (e *Engine) input(ctx context.Context, spec Spec, st *state, desired []plan
 		Revert:  spec.Revert,
 		Profile: spec.Profile.Plan,
 	}, nil
+}
+
+// inventory is what the delivery holds: what its status remembers, and what was
+// applied but did not get there because the process ended in between.
+func (e *Engine) inventory(spec Spec, st *state) []plan.Entry {
+	all := make([]plan.Entry, 0, len(spec.Inventory))
+	listed := make(map[object.ID]bool, len(spec.Inventory))
+	for _, entry := range spec.Inventory {
+		listed[entry.ID] = true
+		all = append(all, plan.Entry{ID: entry.ID, Kind: e.kindOf(entry)})
+	}
+	for id := range st.prints {
+		if !listed[id] {
+			all = append(all, plan.Entry{ID: id, Kind: e.kindOf(Entry{ID: id})})
+		}
+	}
+	return all
 }
 
 // kindOf finds how the cluster serves an inventory entry; the zero Kind if it does not.

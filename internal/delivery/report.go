@@ -126,10 +126,10 @@ func problem(objects []Object) *fault.Error {
 	for _, o := range objects {
 		switch o.Outcome {
 		case Failed, Refused:
-			failed = append(failed, fmt.Sprintf("%s: %s", o.ID, o.Message))
+			failed = append(failed, named(o))
 		case Waiting, Skipped:
 			if o.Desired {
-				waiting = append(waiting, fmt.Sprintf("%s: %s", o.ID, o.Message))
+				waiting = append(waiting, named(o))
 			}
 		default: // nothing to complain about
 		}
@@ -141,6 +141,14 @@ func problem(objects []Object) *fault.Error {
 		return fault.New(fault.Waiting, "%s", few(waiting))
 	}
 	return nil
+}
+
+// named is the message of an object, with its name where it does not have it yet.
+func named(o Object) string {
+	if strings.Contains(o.Message, o.ID.String()) {
+		return o.Message
+	}
+	return o.ID.String() + ": " + o.Message
 }
 
 // kindOfProblem is Conflict if everything that failed belongs to others.

@@ -40,13 +40,13 @@ type devcluster struct {
 func startCluster(ctx context.Context, repo string, messages io.Writer) (*devcluster, error) {
 	module := filepath.Join(repo, "devcluster")
 	program := filepath.Join(repo, "bin", "devcluster")
-	build := exec.CommandContext(ctx, "go", "build", "-o", program, "./cmd/devcluster")
+	build := exec.CommandContext(ctx, "go", "build", "-o", program, "./cmd/devcluster") //nolint:gosec // paths in the checkout that the user named
 	build.Dir = module
 	build.Env = append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fault.New(fault.Internal, "cannot build the devcluster command: %s\n%s", err, out).WithHint("is Go installed?")
 	}
-	c := &devcluster{cmd: exec.Command(program, "up", "--parent-stdin", "-o=json", "--source="+module)}
+	c := &devcluster{cmd: exec.CommandContext(context.WithoutCancel(ctx), program, "up", "--parent-stdin", "-o=json", "--source="+module)} //nolint:gosec // built above
 	c.cmd.Stderr = messages
 	apart(c.cmd)
 	var err error
@@ -98,18 +98,19 @@ type controller struct {
 	log     *log
 	logFile string
 	address string
-	ended   chan error
+	ended   chan struct{} // closed when it has
+	how     error         // it ended; set before
 }
 
 // startController starts the binary and waits until it says that it is ready.
 func startController(ctx context.Context, holdfast, kubeconfig, dir string) (*controller, error) {
-	c := &controller{logFile: filepath.Join(dir, "controller.log"), ended: make(chan error, 1)}
+	c := &controller{logFile: filepath.Join(dir, "controller.log"), ended: make(chan struct{})}
 	file, err := os.Create(c.logFile)
 	if err != nil {
 		return nil, err
 	}
 	c.log = &log{file: file, ready: make(chan struct{})}
-	c.cmd = exec.Command(holdfast, "controller", "--kubeconfig", kubeconfig,
+	c.cmd = exec.CommandContext(context.WithoutCancel(ctx), holdfast, "controller", "--kubeconfig", kubeconfig, //nolint:gosec // this program itself
 		"--data-dir", filepath.Join(dir, "data"), "--listen", "127.0.0.1:0")
 	c.cmd.Stderr, c.cmd.Stdout = c.log, c.log
 	c.cmd.WaitDelay = time.Second
@@ -118,14 +119,16 @@ func startController(ctx context.Context, holdfast, kubeconfig, dir string) (*co
 	if err := c.cmd.Start(); err != nil {
 		return nil, fault.New(fault.Internal, "cannot start %s: %s", holdfast, err)
 	}
-	go func() { c.ended <- c.cmd.Wait() }()
+	go func() {
+		c.how = c.cmd.Wait()
+		close(c.ended)
+	}()
 	select {
 	case <-c.log.ready:
 		c.address = c.log.address()
 		return c, nil
-	case err := <-c.ended:
-		c.ended <- err // for stop
-		return c, fault.New(fault.Internal, "the controller ended: %v", err)
+	case <-c.ended:
+		return c, fault.New(fault.Internal, "the controller ended: %v", c.how)
 	case <-ctx.Done():
 		return c, ctx.Err()
 	}

@@ -81,17 +81,16 @@ func isFile(name string) bool {
 // leaves no process and no file behind. Errors say which step failed.
 func Run(ctx context.Context, o Options) error {
 	d := &demo{Options: o, steps: &steps{out: o.Out, live: o.Live}, begun: time.Now()}
-	err := d.run(ctx)
-	interrupted := ctx.Err() != nil
+	failed := d.run(ctx)
+	if ctx.Err() != nil {
+		failed = nil // it ended because it was asked to
+	}
 	if err := d.close(); err != nil {
 		fmt.Fprintf(o.Out, "Not everything could be cleaned up: %v\n", err)
 	} else {
 		fmt.Fprintln(o.Out, "Everything is stopped and removed.")
 	}
-	if interrupted {
-		return nil
-	}
-	return err
+	return failed
 }
 
 func (d *demo) run(ctx context.Context) error {
@@ -119,8 +118,8 @@ func (d *demo) run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return nil
-	case err := <-d.control.ended:
-		return d.explain(ctx, fault.New(fault.Internal, "the controller has ended: %v", err))
+	case <-d.control.ended:
+		return d.explain(ctx, fault.New(fault.Internal, "the controller has ended: %v", d.control.how))
 	}
 }
 
@@ -151,7 +150,7 @@ func (d *demo) startCluster(ctx context.Context) (string, error) {
 
 func (d *demo) startGit(context.Context) (string, error) {
 	var err error
-	d.git, err = gitserver.Start(filepath.Join(d.dir, "git"), gitserver.Options{OnPush: d.pushed})
+	d.git, err = gitserver.Start(filepath.Join(d.dir, "git"), gitserver.Options{OnPush: d.pushed}) //nolint:contextcheck // it serves until it is closed
 	if err != nil {
 		return "", err
 	}

@@ -59,8 +59,8 @@ func (s *steps) draw() {
 	}
 }
 
-// note prints a line below the step that runs.
-func (s *steps) note(format string, args ...any) {
+// notef prints a line below the step that runs.
+func (s *steps) notef(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clear()
@@ -73,7 +73,7 @@ func (s *steps) Write(b []byte) (int, error) {
 	for line := range strings.Lines(string(b)) {
 		line = strings.TrimSpace(strings.TrimPrefix(line, "devcluster: "))
 		if line != "" && !strings.HasPrefix(line, "ready in") {
-			s.note("%s", line)
+			s.notef("%s", line)
 		}
 	}
 	return len(b), nil

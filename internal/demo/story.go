@@ -46,7 +46,7 @@ func fleetFiles(dir, url string) (map[string]string, error) {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		content, err := os.ReadFile(name)
+		content, err := os.ReadFile(name) //nolint:gosec // below the directory that the caller named
 		if err != nil {
 			return err
 		}
@@ -58,7 +58,8 @@ func fleetFiles(dir, url string) (map[string]string, error) {
 }
 
 func (d *demo) install(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, d.Holdfast, "install", "--crds-only", "--kubeconfig", d.cluster.Kubeconfig).CombinedOutput()
+	install := exec.CommandContext(ctx, d.Holdfast, "install", "--crds-only", "--kubeconfig", d.cluster.Kubeconfig) //nolint:gosec // this program itself
+	out, err := install.CombinedOutput()
 	if err != nil {
 		return "", fault.New(fault.Internal, "install failed: %s\n%s", err, out)
 	}
@@ -173,7 +174,7 @@ func (d *demo) deliver(ctx context.Context) (string, error) {
 			return nil
 		}
 		objects[name] = r.Objects
-		d.steps.note("%s is synced", name)
+		d.steps.notef("%s is synced", name)
 		if len(objects) == len(expected) {
 			return errAll
 		}
@@ -273,10 +274,10 @@ func (d *demo) pushed(p gitserver.Push) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if err := d.webhook(ctx, p.Branch); err != nil {
-		d.steps.note("the webhook failed: %v", err)
+		d.steps.notef("the webhook failed: %v", err)
 		return
 	}
-	d.steps.note("%s was pushed to %s; the controller was told", p.After[:min(8, len(p.After))], p.Branch)
+	d.steps.notef("%s was pushed to %s; the controller was told", p.After[:min(8, len(p.After))], p.Branch)
 }
 
 // webhook sends what GitHub sends for a push.
@@ -294,14 +295,14 @@ func (d *demo) webhook(ctx context.Context, branch string) error {
 	}
 	mac := hmac.New(sha256.New, []byte(d.secret))
 	mac.Write(body)
-	req.Header.Set("X-GitHub-Event", "push")
+	req.Header.Set("X-Github-Event", "push")
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("X-Hub-Signature-256", "sha256="+hex.EncodeToString(mac.Sum(nil)))
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode != http.StatusOK {
 		said, _ := io.ReadAll(io.LimitReader(res.Body, 1024))
 		return fmt.Errorf("the controller answered %s: %s", res.Status, bytes.TrimSpace(said))

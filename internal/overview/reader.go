@@ -166,7 +166,7 @@ func (r *Reader) Watch(ctx context.Context, from []Row, changed func(Row) error)
 	}
 }
 
-func (r Row) key() [3]string { return [3]string{r.Kind, r.Namespace, r.Name} }
+func (r *Row) key() [3]string { return [3]string{r.Kind, r.Namespace, r.Name} }
 
 // watch sends what there is of one kind as it changes, from version on, or from a
 // new list where there is none or the watch has ended.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -18,8 +19,8 @@ type Entry struct {
 	Kind hschema.Kind // zero if the cluster does not serve it any more
 }
 
-// StageRule names the kinds of one stage. Kinds match by group and kind; an
-// entry of "*Class" style is written with its suffix after the star.
+// StageRule names the kinds of one stage, by group and kind; either may begin
+// with a star, which stands for any beginning.
 type StageRule struct {
 	Name  string
 	Kinds []schema.GroupKind
@@ -109,11 +110,17 @@ func place(o object.Origin) string {
 // stageOf returns the index of the first rule that names gk, or last.
 func stageOf(rules []StageRule, gk schema.GroupKind, last int) int {
 	for i, r := range rules {
-		if slices.Contains(r.Kinds, gk) {
+		if slices.ContainsFunc(r.Kinds, func(k schema.GroupKind) bool { return matches(k.Group, gk.Group) && matches(k.Kind, gk.Kind) }) {
 			return i
 		}
 	}
 	return last
+}
+
+// matches compares a name with a rule's: equal, or by a suffix behind a star.
+func matches(rule, name string) bool {
+	suffix, star := strings.CutPrefix(rule, "*")
+	return rule == name || star && strings.HasSuffix(name, suffix)
 }
 
 // decide chooses the operation for one desired object; held are the objects

@@ -3,6 +3,7 @@ package render
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"path"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
@@ -29,13 +30,22 @@ func (c *Caged) Render(ctx context.Context, req Request, t tree.Tree) (Result, e
 	view := tree.NewView(t, tree.Limits{FileBytes: maxFile, TotalBytes: maxRead})
 	body, err := c.pool.Do(ctx, jobKind, payload, view)
 	if err != nil {
-		return Result{}, err
+		return Result{}, withCause(err)
 	}
 	objects, digest, err := decode(body)
 	if err != nil {
 		return Result{}, err
 	}
 	return Result{Objects: objects, Trace: view.Trace(), Digest: digest}, nil
+}
+
+// withCause gives a fault back the cause that it lost on the pipe: what a
+// rendering does not find is a path.
+func withCause(err error) error {
+	if f, ok := errors.AsType[*fault.Error](err); ok && f.Kind == fault.NotFound && f.Cause == nil {
+		return f.Because(tree.ErrNotExist)
+	}
+	return err
 }
 
 // Handlers returns what runs inside a worker, for [worker.RunIfWorker].

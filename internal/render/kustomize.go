@@ -263,7 +263,7 @@ func (b *build) explain(err error) error {
 	if b.fs.first != nil {
 		return b.fs.first
 	}
-	text := strings.ReplaceAll(err.Error(), mount+"/", "")
+	text := placeholders.ReplaceAllString(strings.ReplaceAll(err.Error(), mount+"/", ""), "")
 	at := b.blamed(text)
 	if m := foreign.FindStringSubmatch(text); m != nil {
 		return foreignPlugin(m[1]).At(at, 0)
@@ -278,6 +278,9 @@ func (b *build) explain(err error) error {
 	}
 	return fault.New(fault.Invalid, "%s", shorten(text)).At(at, 0)
 }
+
+// placeholders are what kustomize writes for parts that an identity does not have.
+var placeholders = regexp.MustCompile(`\.\[no(Grp|Ns)\]`)
 
 var foreign = regexp.MustCompile(`external plugins disabled; unable to load external plugin '([^']*)'`)
 

@@ -45,7 +45,9 @@ func (o *overlay) readFile(name string) ([]byte, error) {
 	}
 	c, ok := o.read[name]
 	if !ok {
-		c.data, c.err = o.files.ReadFile(name)
+		if c.data, c.err = o.files.ReadFile(name); c.err == nil && isManifest(path.Base(name)) {
+			c.err = boundAliases(name, c.data)
+		}
 		o.read[name] = c
 		if o.note(c.err); c.err == nil {
 			o.order = append(o.order, name)

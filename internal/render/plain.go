@@ -61,7 +61,7 @@ func plain(req Request, files worker.Files) (output, error) {
 func directory(req Request, files worker.Files) (string, error) {
 	dir, e, err := files.Resolve(req.directory())
 	if errors.Is(err, tree.ErrNotExist) {
-		return "", fault.New(fault.NotFound, "path %q does not exist in the source", req.Path)
+		return "", fault.New(fault.NotFound, "the path does not exist in the source").At(req.Path, 0)
 	}
 	if err != nil {
 		return "", err

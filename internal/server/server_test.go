@@ -199,11 +199,11 @@ func TestWebhookChunkedBodyIsBounded(t *testing.T) {
 	srv := httptest.NewServer(New(Options{}).Handler())
 	defer srv.Close()
 	body := io.MultiReader(bytes.NewReader(make([]byte, maxWebhook)), strings.NewReader("x"))
-	req, err := http.NewRequestWithContext(t.Context(), "POST", srv.URL+"/api/webhook", body)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, srv.URL+"/api/webhook", body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set("X-GitHub-Event", "push")
+	req.Header.Set("X-Github-Event", "push")
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -281,7 +281,7 @@ func TestSecretIsAskedForSeldom(t *testing.T) {
 
 func TestPort(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	gauge := prometheus.NewGauge(prometheus.GaugeOpts{Name: "holdfast_test"})
+	gauge := prometheus.NewGauge(prometheus.GaugeOpts{Name: "holdfast_test", Help: "A test."})
 	reg.MustRegister(gauge)
 	notReady := errors.New("watching the cluster has not begun")
 	var log bytes.Buffer
@@ -337,7 +337,7 @@ func TestServeEndsInOrder(t *testing.T) {
 	go func() { served <- s.Serve(ctx, l) }()
 	answer := make(chan string, 1)
 	go func() {
-		res, err := http.Get("http://" + l.Addr().String() + "/hook/x") //nolint:noctx // must outlive ctx
+		res, err := http.Get("http://" + l.Addr().String() + "/hook/x")
 		if err != nil {
 			answer <- err.Error()
 			return

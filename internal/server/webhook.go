@@ -102,7 +102,7 @@ func githubEvent(header http.Header) (string, error) {
 				WithHint("send GitHub's push event, or use a Receiver of type generic-hmac")
 		}
 	}
-	switch event := header.Get("X-GitHub-Event"); event {
+	switch event := header.Get("X-Github-Event"); event {
 	case "push", "ping":
 		return event, nil
 	case "":

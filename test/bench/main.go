@@ -25,6 +25,7 @@ type options struct {
 	limit    time.Duration
 	json     string
 	keepLog  string
+	count    bool
 	profile  string
 }
 
@@ -39,6 +40,7 @@ func parse() options {
 	flag.DurationVar(&o.limit, "limit", 5*time.Minute, "bound on every single phase")
 	flag.StringVar(&o.json, "json", "", "also write the result as JSON to this file; - for standard output")
 	flag.StringVar(&o.keepLog, "log", "", "write the controller's log to this file")
+	flag.BoolVar(&o.count, "count", true, "count requests by verb in the API server's audit log, which costs it time")
 	flag.StringVar(&o.profile, "profile", "", "address of the controller's pprof endpoint to enable, for profiling by hand")
 	flag.Parse()
 	return o

@@ -46,7 +46,7 @@ apiVersion: argoproj.io/v1alpha1
 kind: AppProject
 metadata: {name: %[1]s, namespace: argocd}
 spec:
-  sourceRepos: ["%[2]s"]
+  sourceRepos: ["%[2]s", "file:///**"]
   destinations:
     - {server: https://kubernetes.default.svc, namespace: %[1]s}
     - {server: https://kubernetes.default.svc, namespace: argocd}
@@ -169,6 +169,7 @@ func TestArgoProjectRules(t *testing.T) {
 	}{
 		"namespace": {"a manifest names a namespace outside the destinations", repo.URL(), "elsewhere", ns, []string{"kube-system", "elsewhere/config.yaml"}},
 		"cluster":   {"no cluster-scoped kind is listed", repo.URL(), "cluster", ns, []string{"ClusterRole", "cluster/role.yaml"}},
+		"file":      {"a file URL reads the controller's own disk, whatever the project permits", "file:///etc", "app", ns, []string{"file", "InvalidSpecError"}},
 		"source":    {"the repository is not the project's", "https://git.example/other.git", "app", ns, []string{"git.example/other", "not permitted"}},
 		"target":    {"the destination is not the project's", repo.URL(), "app", "kube-system", []string{"kube-system", "not permitted"}},
 	}

@@ -24,7 +24,7 @@ func TestBadInput(t *testing.T) {
 	}{
 		"unparseable": {
 			"a tab is not YAML", []gitserver.Change{gitserver.Put("app/config.yaml", good+"\tx: y\n")},
-			[]string{"BuildFailed", "app/config.yaml:6"},
+			[]string{"BuildFailed", "app/config.yaml:7"},
 		},
 		"duplicate": {
 			"the same object twice", []gitserver.Change{gitserver.Put("app/other.yaml", good)},
@@ -119,9 +119,8 @@ func TestBadSource(t *testing.T) {
 	}{
 		"no such ref":   {"the branch does not exist", "{url: " + repo.URL() + ", interval: 10m, ref: {branch: nowhere}}", []string{"nowhere"}},
 		"unreachable":   {"nobody listens", "{url: 'http://127.0.0.1:1/x.git', interval: 10m, ref: {branch: main}}", []string{"127.0.0.1:1"}},
-		"not found":     {"no such repository", "{url: " + w.git.URL("nothing") + ", interval: 10m, ref: {branch: main}}", []string{"nothing"}},
-		"file":          {"a file URL reads the controller's own disk", "{url: 'file:///etc', interval: 10m, ref: {branch: main}}", []string{"file"}},
-		"metacharacter": {"a URL is never a command", "{url: 'http://git.example/$(id).git;rm', interval: 10m, ref: {branch: main}}", []string{"git.example"}},
+		"not found":     {"no such repository", "{url: " + w.git.URL("nothing") + ", interval: 10m, ref: {branch: main}}", []string{"no such repository"}},
+		"metacharacter": {"a URL is never a command", "{url: 'http://git.example/$(id).git;rm', interval: 10m, ref: {branch: main}}", []string{"URL", "characters"}},
 		"unsupported":   {"a field that is not there yet is refused by name", "{url: " + repo.URL() + ", interval: 10m, ref: {branch: main}, verify: {mode: HEAD, secretRef: {name: keys}}}", []string{"spec.verify"}},
 		"other secret":  {"a missing Secret is named", "{url: " + repo.URL() + ", interval: 10m, ref: {branch: main}, secretRef: {name: missing}}", []string{"missing"}},
 	}

@@ -1,13 +1,10 @@
 package argo
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -21,7 +18,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	kschema "k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -36,15 +32,18 @@ import (
 	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/health"
-	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/store"
 	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/worker"
 	"github.com/holdfastcd/holdfast/test/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) {
+	worker.RunIfWorker(render.Handlers())
+	harness.Main(m)
+}
 
 var (
 	applications = api.GroupVersion.WithResource("applications")
@@ -94,43 +93,13 @@ func (r *remote) Fetch(_ context.Context, req source.Request) (source.Revision, 
 	return source.Revision{Commit: r.id(), Branch: "main", Tree: tree.FromFiles(files)}, nil
 }
 
-// plain renders every YAML file of a directory, in this process.
-type plain struct{}
-
-// Render implements render.Renderer.
-func (plain) Render(_ context.Context, req render.Request, t tree.Tree) (render.Result, error) {
-	v := tree.NewView(t, tree.Limits{})
-	entries, err := v.ReadDir(req.Path)
-	if err != nil {
-		return render.Result{}, err
-	}
-	var out render.Result
-	for _, e := range entries {
-		name := req.Path + "/" + e.Name
-		content, err := v.ReadFile(name)
-		if err != nil {
-			return render.Result{}, err
-		}
-		for d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(content), 4096); ; {
-			o := object.Object{Origin: object.Origin{File: name, Line: 1}}
-			if err := d.Decode(&o.Object); errors.Is(err, io.EOF) {
-				break
-			} else if err != nil {
-				return render.Result{}, fault.New(fault.Invalid, "%s", err).At(name, 1)
-			}
-			out.Objects = append(out.Objects, o)
-		}
-	}
-	out.Trace = v.Trace()
-	return out, nil
-}
-
 // rig is a running dialect in a namespace of its own, which is control plane and
 // destination at once.
 type rig struct {
 	cluster *harness.Cluster
 	remote  *remote
 	argo    *Argo
+	hub     *source.Hub
 	ns      string
 }
 
@@ -195,17 +164,21 @@ func (r *rig) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	pool := worker.NewPool(worker.Options{})
+	t.Cleanup(pool.Close)
+	renderer := render.New(pool)
 	engine := delivery.New(delivery.Options{
-		Renderer: plain{}, Cluster: connection, Memory: memory, Digest: sha256.Sum256, Clock: time.Now, Log: log,
+		Renderer: func(delivery.ID) render.Renderer { return renderer }, Cluster: connection, Memory: memory, Digest: sha256.Sum256, Clock: time.Now, Log: log,
 		Alive: func(owner string) bool {
 			parts := strings.Split(owner, "/")
 			return r.argo.Alive(context.Background(), parts[1], parts[2])
 		},
 	})
 	router := dialect.Router{}
+	r.hub = source.NewHub(r.remote, time.Now)
 	r.argo, err = Setup(mgr, &dialect.Env{
 		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: mgr.GetEventRecorderFor("holdfast"), //nolint:staticcheck // as the controller does
-		Engine: engine, Hub: source.NewHub(r.remote, time.Now), Clock: time.Now, Log: log, ArgoNamespace: r.ns, Concurrency: 2,
+		Engine: engine, Hub: r.hub, Clock: time.Now, Log: log, ArgoNamespace: r.ns, Concurrency: 2,
 	}, router)
 	if err != nil {
 		t.Fatal(err)
@@ -347,6 +320,7 @@ func TestLiveDelivery(t *testing.T) {
 
 	mark = r.cluster.Mark(t)
 	second := r.remote.commit(map[string]string{"web/a.yaml": cm("a", "2"), "web/b.yaml": ""})
+	r.hub.Refresh("git@git.example.com:shop.git")
 	r.argo.Refresh("git@git.example.com:shop.git", "main")
 	r.cluster.Await(t, harness.ConfigMaps, r.ns, "a", "to be as committed", value("2"))
 	r.cluster.Await(t, harness.ConfigMaps, r.ns, "b", "to be pruned", harness.Gone)
@@ -460,6 +434,7 @@ func TestLiveAppOfApps(t *testing.T) {
 		r.await(t, name, "to be synced", syncedAt(head))
 	}
 	second := r.remote.commit(map[string]string{"one/a.yaml": cm("a", "2")})
+	r.hub.Refresh("https://git.example.com/shop")
 	r.argo.Refresh("https://git.example.com/shop", "main")
 	var root *api.Application
 	for _, name := range []string{"one", "two", "root"} {

@@ -55,9 +55,8 @@ func (p *pushes) take() []push {
 
 // Refresh has the Applications that follow a branch of a repository look at it at
 // once, those that it changes first. An empty branch stands for all. It does not
-// block.
+// block. The hub must have been told before.
 func (a *Argo) Refresh(repoURL, branch string) {
-	a.env.Hub.Refresh(repoURL)
 	a.pushes.add(push{source.NormalizeURL(repoURL), branch})
 }
 

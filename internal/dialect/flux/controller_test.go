@@ -1,14 +1,12 @@
 package flux_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -28,7 +26,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	ctrl "sigs.k8s.io/controller-runtime"
 	metrics "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -38,14 +35,12 @@ import (
 	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/dialect/flux"
-	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/health"
-	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/source/git"
 	"github.com/holdfastcd/holdfast/internal/store"
-	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/worker"
 	"github.com/holdfastcd/holdfast/test/gitserver"
 	"github.com/holdfastcd/holdfast/test/harness"
 )
@@ -66,6 +61,7 @@ var (
 type world struct {
 	cluster *harness.Cluster
 	flux    *flux.Flux
+	hub     *source.Hub
 	git     *gitserver.Server
 }
 
@@ -75,7 +71,10 @@ var shared struct {
 	err  error
 }
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) {
+	worker.RunIfWorker(render.Handlers())
+	harness.Main(m)
+}
 
 // start returns the world, which all tests share: a controller sees every
 // namespace, so that there can be only one.
@@ -143,13 +142,15 @@ func (w *world) run(ctx context.Context, dir string) error {
 	if err := live.Start(ctx); err != nil {
 		return err
 	}
+	renderer := render.New(worker.NewPool(worker.Options{})) // its workers end with this process
 	engine := delivery.New(delivery.Options{
-		Renderer: plain{}, Cluster: live, Memory: disk, Digest: disk.Digest, Clock: time.Now, Log: log,
+		Renderer: func(delivery.ID) render.Renderer { return renderer }, Cluster: live, Memory: disk, Digest: disk.Digest, Clock: time.Now, Log: log,
 		Alive: func(owner string) bool { return w.flux.Alive(owner) },
 	})
+	w.hub = source.NewHub(fetcher, time.Now)
 	env := &dialect.Env{
 		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: mgr.GetEventRecorderFor(agent), //nolint:staticcheck // the type that Env names
-		Engine: engine, Hub: source.NewHub(fetcher, time.Now), Clock: time.Now, Log: log, Concurrency: 8,
+		Engine: engine, Hub: w.hub, Clock: time.Now, Log: log, Concurrency: 8,
 	}
 	router := dialect.Router{}
 	if w.flux, err = flux.Setup(mgr, env, router); err != nil {
@@ -163,45 +164,6 @@ func (w *world) run(ctx context.Context, dir string) error {
 	}()
 	mgr.GetCache().WaitForCacheSync(ctx)
 	return nil
-}
-
-// plain renders the YAML files of one directory; rendering itself is tested elsewhere.
-type plain struct{}
-
-func (plain) Render(_ context.Context, req render.Request, t tree.Tree) (render.Result, error) {
-	view := tree.NewView(t, tree.Limits{})
-	entries, err := view.ReadDir(req.Path)
-	if err != nil {
-		return render.Result{}, err
-	}
-	var out render.Result
-	for _, e := range entries {
-		if !e.Kind.IsFile() || !strings.HasSuffix(e.Name, ".yaml") {
-			continue
-		}
-		file := strings.TrimPrefix(req.Path+"/"+e.Name, "/")
-		content, err := view.ReadFile(file)
-		if err != nil {
-			return render.Result{}, err
-		}
-		docs := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(content)))
-		for {
-			doc, err := docs.Read()
-			if err == io.EOF {
-				break
-			}
-			o := object.Object{Origin: object.Origin{File: file, Line: 1}}
-			if err != nil || yaml.Unmarshal(doc, &o.Unstructured.Object) != nil || len(o.Unstructured.Object) == 0 {
-				return render.Result{}, fault.New(fault.Invalid, "this is not YAML").At(file, 1)
-			}
-			if req.Namespace != "" {
-				o.SetNamespace(req.Namespace)
-			}
-			out.Objects = append(out.Objects, o)
-		}
-	}
-	out.Trace = view.Trace()
-	return out, nil
 }
 
 func established(o *unstructured.Unstructured) bool {
@@ -299,6 +261,7 @@ func (x tenant) commit(changes ...gitserver.Change) string {
 func (x tenant) push(changes ...gitserver.Change) string {
 	x.Helper()
 	id := x.commit(changes...)
+	x.hub.Refresh(x.repo.URL())
 	x.flux.Refresh(x.repo.URL(), "main")
 	return id
 }
@@ -506,7 +469,7 @@ func TestBrokenCommitChangesNothing(t *testing.T) {
 	x.deliver("web", nil)
 	x.await(kustomizations, "web", "to be ready", applied(first))
 	x.push(gitserver.Put("web/a.yaml", configMap("a", "2")), gitserver.Put("web/b.yaml", "a: b: c"))
-	ks := x.await(kustomizations, "web", "to tell", is("Ready", "False", "BuildFailed", "web/b.yaml:1: this is not YAML"))
+	ks := x.await(kustomizations, "web", "to tell", is("Ready", "False", "BuildFailed", "web/b.yaml:1: not valid YAML"))
 	if got, _, _ := unstructured.NestedString(ks.Object, "status", "lastAppliedRevision"); got != "main@sha1:"+first {
 		t.Errorf("lastAppliedRevision: %s", got)
 	}

@@ -158,12 +158,12 @@ func fieldIndex(path []string, key func(string) string) client.IndexerFunc {
 
 // Refresh makes every GitRepository of a repository that follows branch (empty:
 // any) fetch at once, however its URL is written. It does not wait for them.
+// The hub must have been told before.
 func (f *Flux) Refresh(url, branch string) {
 	address := source.NormalizeURL(url)
 	if address == "" {
 		return
 	}
-	f.env.Hub.Refresh(url)
 	found, err := f.repositories.list(context.Background(), client.MatchingFields{byURL: address})
 	if err != nil {
 		f.env.Log.Error("cannot look up GitRepositories", "error", err)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -199,10 +200,20 @@ func (r *remote) classify(err error, req source.Request) error {
 	case errors.Is(err, context.Canceled):
 		return fault.New(fault.Unreachable, "the fetch was stopped").Because(err)
 	}
-	return unreachable(err)
+	return unreachable(err, hostOf(req.URL))
 }
 
-func unreachable(err error) error {
+// hostOf names the server of a repository for messages.
+func hostOf(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" {
+		return "the repository"
+	}
+	return u.Host
+}
+
+// unreachable says what kept host from answering.
+func unreachable(err error, host string) error {
 	var timeout net.Error
 	var dns *net.DNSError
 	var unknown x509.UnknownAuthorityError
@@ -213,20 +224,20 @@ func unreachable(err error) error {
 	var f *fault.Error
 	switch {
 	case errors.As(err, &timeout) && timeout.Timeout():
-		f = fault.New(fault.Unreachable, "the Git server did not answer in time")
+		f = fault.New(fault.Unreachable, "the Git server at %s did not answer in time", host)
 	case errors.As(err, &dns):
 		f = fault.New(fault.Unreachable, "the host %s cannot be found", dns.Name)
 	case errors.As(err, &unknown), errors.As(err, &verify):
-		f = fault.New(fault.Unreachable, "the Git server's certificate is not trusted")
+		f = fault.New(fault.Unreachable, "the certificate of the Git server at %s is not trusted", host)
 	case errors.As(err, &op):
-		f = fault.New(fault.Unreachable, "the Git server cannot be reached: %v", op.Err)
+		f = fault.New(fault.Unreachable, "the Git server at %s cannot be reached: %v", host, op.Err)
 	case errors.As(err, &link):
 		f = fault.New(fault.Internal, "the object store cannot be used: %v", link.Err)
 	case errors.As(err, &path):
 		f = fault.New(fault.Internal, "the object store cannot be used: %v", path.Err)
 	default:
 		// Texts of others may repeat what was sent; say only that it failed.
-		f = fault.New(fault.Unreachable, "the exchange with the Git server failed")
+		f = fault.New(fault.Unreachable, "the exchange with the Git server at %s failed", host)
 	}
 	return f.Because(err)
 }

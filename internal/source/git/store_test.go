@@ -543,7 +543,7 @@ func TestUnreachableServers(t *testing.T) {
 		{"a failing server", answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }), "status 503", fault.Unreachable},
 		{"a forbidding server", answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }), "asks for credentials", fault.Unauthorized},
 		{"a web page", answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }), "not that of a Git server", fault.Unreachable},
-		{"nonsense", advertise("zzzz"), "the exchange with the Git server failed", fault.Unreachable},
+		{"nonsense", advertise("zzzz"), "the exchange with the Git server at", fault.Unreachable},
 		{"endless refs", advertise("001e# service=git-upload-pack\n0000" + "003a" + strings.Repeat("1", 40) + " HEAD\x00shallow\n" + strings.Repeat("0040"+strings.Repeat("1", 40)+" refs/heads/abcdefg\n", 4000)), "", fault.Limit},
 		{"an unknown host", "http://host.invalid/x", "", fault.Unreachable},
 	}
