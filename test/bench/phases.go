@@ -44,6 +44,11 @@ func (b *bench) measure(ctx context.Context) error {
 		{idlePhase, 1, b.doNothing},
 	}
 	for _, s := range steps {
+		if s.name == idlePhase {
+			settling, cancel := context.WithTimeout(ctx, time.Minute)
+			b.settle(settling)
+			cancel()
+		}
 		p, err := b.repeat(ctx, s.name, s.runs, s.do)
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
@@ -78,6 +83,23 @@ func (b *bench) repeat(ctx context.Context, name string, runs int, do func(conte
 	}
 	p.Wall, p.CPU = median(walls), median(cpus)
 	return p, nil
+}
+
+// settle waits until the controller has finished what the
+// last phase left behind: events of what it did go out after the work itself.
+func (b *bench) settle(ctx context.Context) {
+	const look, quiet = 2 * time.Second, 20 * time.Millisecond
+	for calm := 0; calm < 4; {
+		before := cpuTime(b.pid())
+		select {
+		case <-time.After(look):
+		case <-ctx.Done():
+			return
+		}
+		if calm++; cpuTime(b.pid())-before > quiet {
+			calm = 0
+		}
+	}
 }
 
 func timed(do func() error) (time.Duration, error) {

@@ -236,7 +236,7 @@ func (b *bench) prepareSource(ctx context.Context) (err error) {
 		if err := b.client.Create(ctx, b.fleet.project()); err != nil {
 			return err
 		}
-		b.tracker, err = track(ctx, b.client, &argov1.ApplicationList{}, argoNamespace)
+		b.tracker, err = track(context.WithoutCancel(ctx), b.client, &argov1.ApplicationList{}, argoNamespace)
 		return err
 	}
 	if err := b.client.Create(ctx, b.fleet.gitRepository(b.repo.URL())); err != nil {
@@ -350,13 +350,25 @@ func (b *bench) requests() map[string]int {
 		if !strings.HasPrefix(r.UserAgent, "holdfast") {
 			continue
 		}
-		verb := r.Verb
-		if r.Subresource == "status" {
-			verb += " status"
-		}
+		verb := kindOf(r)
 		counts[verb]++
 	}
 	return counts
+}
+
+// kindOf names a request by what it is for, where its verb alone does not tell.
+func kindOf(r harness.Request) string {
+	switch {
+	case r.Resource == "events":
+		return "event"
+	case r.Subresource == "status":
+		return "status"
+	case r.Verb == "patch" && (r.Group == "argoproj.io" || strings.HasSuffix(r.Group, ".fluxcd.io")):
+		return "resource patch"
+	case r.Verb == "patch":
+		return "apply"
+	}
+	return r.Verb
 }
 
 func since(before, after map[string]int) map[string]int {
