@@ -31,8 +31,10 @@ const (
 	Waiting                  // something else must come first; an event or a retry ends it
 )
 
-var names = [...]string{"Internal", "Invalid", "Unsupported", "NotFound", "Unauthorized", "Unreachable",
-	"Refused", "Conflict", "Limit", "Rejected", "Waiting"}
+var names = [...]string{
+	"Internal", "Invalid", "Unsupported", "NotFound", "Unauthorized", "Unreachable",
+	"Refused", "Conflict", "Limit", "Rejected", "Waiting",
+}
 
 // String returns the kind's stable name.
 func (k Kind) String() string {
@@ -116,8 +118,7 @@ func (e *Error) Because(cause error) *Error {
 
 // KindOf returns the kind of the first *Error in err's chain, Internal if there is none.
 func KindOf(err error) Kind {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Kind
 	}
 	return Internal

@@ -26,7 +26,7 @@ func boundAliases(name string, content []byte) error {
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
-			return nil //nolint:nilerr // kustomize says better what is wrong
+			return nil
 		}
 		if u := (unfolding{seen: map[*yaml.Node]int{}}); u.size(&root) > maxUnfolded {
 			return fault.New(fault.Limit, "its YAML aliases unfold to more than %d nodes", maxUnfolded).At(name, root.Line)

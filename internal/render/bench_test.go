@@ -128,7 +128,7 @@ func BenchmarkFirst(b *testing.B) {
 }
 
 // usage is what /proc tells of our only child.
-type usage struct{ pss, rss, cpu float64 } // MiB, MiB, ms
+type usage struct{ pss, rss, cpu float64 } // MiB, ms
 
 func child(b *testing.B) usage {
 	b.Helper()

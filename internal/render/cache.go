@@ -97,10 +97,7 @@ func (s *Scoped) Unchanged(req Request, t tree.Tree) (digest [32]byte, unchanged
 }
 
 func (s *Scoped) key(req Request) (string, error) {
-	text, err := json.Marshal(struct {
-		Scope string
-		Request
-	}{s.scope, req})
+	text, err := json.Marshal([]any{s.scope, req})
 	if err != nil {
 		return "", fault.New(fault.Internal, "the request has no JSON form: %v", err)
 	}

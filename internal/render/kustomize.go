@@ -235,7 +235,7 @@ func (b *build) collect(m resmap.ResMap) (output, error) {
 func (b *build) origin(res *resource.Resource) (object.Origin, error) {
 	o, err := res.GetOrigin()
 	if err != nil || o == nil {
-		return object.Origin{File: b.name}, nil // the user wrote an annotation of that name
+		return object.Origin{File: b.name}, nil //nolint:nilerr // the user wrote an annotation of that name
 	}
 	file := o.Path
 	if file == "" {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -237,7 +238,7 @@ func TestKustomizeBomb(t *testing.T) {
 	var pairs []string
 	for i := range 30 {
 		pairs = append(pairs, fmt.Sprintf("l%d/kustomization.yaml", i),
-			fmt.Sprintf("resources: [a, b]\n"),
+			"resources: [a, b]\n",
 			fmt.Sprintf("l%d/a/kustomization.yaml", i), fmt.Sprintf("namePrefix: a%d\nresources: [../../l%d]\n", i, i+1),
 			fmt.Sprintf("l%d/b/kustomization.yaml", i), fmt.Sprintf("namePrefix: b%d\nresources: [../../l%d]\n", i, i+1))
 	}
@@ -303,9 +304,7 @@ func TestTrace(t *testing.T) {
 	}
 	change := func(name, content string) tree.Tree {
 		files := map[string][]byte{}
-		for k, v := range source {
-			files[k] = v
-		}
+		maps.Copy(files, source)
 		files[name] = []byte(content)
 		return tree.FromFiles(files)
 	}
@@ -400,7 +399,9 @@ func TestParseImage(t *testing.T) {
 		{"nginx=reg:5000/nginx:1.2", "nginx|reg:5000/nginx|1.2|"},
 		{"nginx=*:1.2", "nginx||1.2|"},
 		{"reg:5000/a/b=c@sha256:ab", "reg:5000/a/b|c||sha256:ab"},
-		{"nginx", ""}, {"", ""}, {"=x:1", ""},
+		{"nginx", ""},
+		{"", ""},
+		{"=x:1", ""},
 	}
 	for _, tt := range tests {
 		i, err := parseImage(tt.in)
@@ -419,10 +420,20 @@ func TestGlob(t *testing.T) {
 		pattern, name string
 		want          bool
 	}{
-		{"*.yaml", "a.yaml", true}, {"*.yaml", "a/b.yaml", true}, {"*.yaml", "a.yml", false},
-		{"{a,b}.yaml", "b.yaml", true}, {"{a,b}.yaml", "c.yaml", false}, {"{*.yml,env-{x,y}/*}", "env-y/q.yaml", true},
-		{"env?.yaml", "env1.yaml", true}, {"[a-c].yaml", "b.yaml", true}, {"[!a-c].yaml", "b.yaml", false},
-		{`a\*`, "a*", true}, {`a\*`, "ab", false}, {"a.b", "axb", false}, {"(x|y)+", "(x|y)+", true}, {"a,b", "a,b", true},
+		{"*.yaml", "a.yaml", true},
+		{"*.yaml", "a/b.yaml", true},
+		{"*.yaml", "a.yml", false},
+		{"{a,b}.yaml", "b.yaml", true},
+		{"{a,b}.yaml", "c.yaml", false},
+		{"{*.yml,env-{x,y}/*}", "env-y/q.yaml", true},
+		{"env?.yaml", "env1.yaml", true},
+		{"[a-c].yaml", "b.yaml", true},
+		{"[!a-c].yaml", "b.yaml", false},
+		{`a\*`, "a*", true},
+		{`a\*`, "ab", false},
+		{"a.b", "axb", false},
+		{"(x|y)+", "(x|y)+", true},
+		{"a,b", "a,b", true},
 	}
 	for _, tt := range tests {
 		g, err := compileGlob(tt.pattern)

@@ -155,12 +155,12 @@ func (k *kustomizationFile) entries() []entry {
 	if p, ok := k.OpenAPI["path"]; ok {
 		add("openapi", false, p)
 	}
-	for _, p := range k.PatchesStrategicMerge {
+	for _, p := range k.PatchesStrategicMerge { //nolint:staticcheck // deprecated, and in use
 		if !strings.Contains(string(p), "\n") && !strings.Contains(string(p), ": ") { // else it is inline
 			add("patchesStrategicMerge", false, string(p))
 		}
 	}
-	for _, p := range slices.Concat(k.Patches, k.PatchesJson6902) {
+	for _, p := range slices.Concat(k.Patches, k.PatchesJson6902) { //nolint:staticcheck // deprecated, and in use
 		if p.Path != "" {
 			add("patches", false, p.Path)
 		}
@@ -251,7 +251,7 @@ func (s *survey) look(name string) (tree.Kind, string, error) {
 		return 0, "", s.fs.first
 	}
 	if err != nil {
-		return 0, "", nil
+		return 0, "", nil //nolint:nilerr // it is not there, and kustomize says so
 	}
 	return e.Kind, at, nil
 }
@@ -284,7 +284,7 @@ func (s *survey) pluginConfig(file string, line int, config []byte) error {
 	for {
 		var doc yaml.Node
 		if err := decoder.Decode(&doc); err != nil {
-			return nil // the end; what is unreadable kustomize reports
+			return nil //nolint:nilerr // the end; what is unreadable kustomize reports
 		}
 		if len(doc.Content) == 0 {
 			continue

@@ -37,8 +37,7 @@ func parse(file string, content []byte, b *budget) ([]document, error) {
 	} else {
 		docs, err = parseYAML(content, b)
 	}
-	var f *fault.Error
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
 		return nil, f.At(file, max(f.Line, 1))
 	}
 	return docs, err
@@ -88,8 +87,7 @@ func nodeValue(node *yaml.Node, b *budget) (any, error) {
 		return nil, f.At("", max(f.Line, node.Line))
 	}
 	value, err := b.jsonable(raw, 0)
-	var f *fault.Error
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
 		return nil, f.At("", node.Line)
 	}
 	return value, err
@@ -122,8 +120,9 @@ func normalise(n *yaml.Node, depth int) error {
 				return err
 			}
 		}
+	default: // an alias is normalised where its anchor is
 	}
-	return nil // an alias is normalised where its anchor is
+	return nil
 }
 
 func normaliseScalar(n *yaml.Node) {

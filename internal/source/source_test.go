@@ -18,8 +18,10 @@ func TestCredentialsAreNeverPrinted(t *testing.T) {
 	}
 	req := Request{URL: "https://host/x", Credential: c}
 	type hidden struct{ request Request } // fmt cannot call methods of unexported fields
-	values := map[string]any{"credential": c, "pointer": &c, "request": req, "hidden": hidden{req}, "list": []Credential{c},
-		"map": map[string]Credential{"x": c}, "key": req.Key()}
+	values := map[string]any{
+		"credential": c, "pointer": &c, "request": req, "hidden": hidden{req}, "list": []Credential{c},
+		"map": map[string]Credential{"x": c}, "key": req.Key(),
+	}
 	var out bytes.Buffer
 	for name, v := range values {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
@@ -99,10 +101,12 @@ func TestCheckURL(t *testing.T) {
 
 func TestNormalizeURL(t *testing.T) {
 	same := [][]string{
-		{"https://github.com/Org/Repo", "https://github.com/Org/Repo.git", "http://github.com/Org/Repo/", "https://GitHub.com/Org/Repo.git/",
+		{
+			"https://github.com/Org/Repo", "https://github.com/Org/Repo.git", "http://github.com/Org/Repo/", "https://GitHub.com/Org/Repo.git/",
 			"https://user:pw@github.com:443/Org/Repo", "http://github.com:80//Org/Repo", "ssh://git@github.com/Org/Repo.git",
 			"ssh://git@github.com:22/Org/Repo.git", "git@github.com:Org/Repo.git", "git@github.com:/Org/Repo", "git://github.com/Org/Repo",
-			"github.com/Org/Repo", " https://github.com./Org/Repo "},
+			"github.com/Org/Repo", " https://github.com./Org/Repo ",
+		},
 		{"http://127.0.0.1:3000/x.git", "http://127.0.0.1:3000/x", "127.0.0.1:3000/x"},
 		{"http://[::1]:80/x", "https://[::1]/x"},
 		{"file:///srv/x.git", "file:///srv/x/"},

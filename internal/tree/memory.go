@@ -83,8 +83,9 @@ func (l *loader) visit(name string, d fs.DirEntry, err error) error {
 		return l.file(name, d)
 	case fs.ModeSymlink:
 		return l.symlink(name)
+	default:
+		return fault.New(fault.Refused, "only files, directories and symlinks can be delivered").At(name, 0)
 	}
-	return fault.New(fault.Refused, "only files, directories and symlinks can be delivered").At(name, 0)
 }
 
 func (l *loader) file(name string, d fs.DirEntry) error {
@@ -96,7 +97,7 @@ func (l *loader) file(name string, d fs.DirEntry) error {
 	if err != nil {
 		return readError(name, err)
 	}
-	defer f.Close() // only read from: nothing to lose
+	defer func() { _ = f.Close() }() // only read from: nothing to lose
 	kind := File
 	if info.Mode()&0o111 != 0 {
 		kind = Executable
@@ -237,8 +238,7 @@ func readError(name string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		kind = fault.NotFound
 	}
-	var at *fs.PathError
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[*fs.PathError](err); ok {
 		err = at.Err
 	}
 	return fault.New(kind, "cannot read: %v", err).At(name, 0).Because(err)

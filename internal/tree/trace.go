@@ -63,6 +63,7 @@ func (r Read) holds(t Tree) bool {
 		}
 		entries, err := t.ReadDir(r.Path)
 		return err == nil && ListingDigest(entries) == r.Digest
+	default: // an absence is judged before
 	}
 	return false
 }

@@ -3,6 +3,7 @@ package tree
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -59,8 +60,12 @@ func TestFromFS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Entry{{Name: "a.yaml", Kind: File, Digest: BlobDigest([]byte("a: 1\n"))}, {Name: "bin", Kind: Dir},
-		{Name: "link", Kind: Symlink, Digest: BlobDigest([]byte("a.yaml"))}, {Name: "sub", Kind: Dir}}
+	want := []Entry{
+		{Name: "a.yaml", Kind: File, Digest: BlobDigest([]byte("a: 1\n"))},
+		{Name: "bin", Kind: Dir},
+		{Name: "link", Kind: Symlink, Digest: BlobDigest([]byte("a.yaml"))},
+		{Name: "sub", Kind: Dir},
+	}
 	for i := range got {
 		if got[i].Kind == Dir {
 			got[i].Digest = ""
@@ -290,9 +295,7 @@ func TestTraceHolds(t *testing.T) {
 	}
 	for _, test := range tests {
 		after := map[string]string{}
-		for name, content := range before {
-			after[name] = content
-		}
+		maps.Copy(after, before)
 		for name, content := range test.change {
 			if after[name] = content; content == "" {
 				delete(after, name)

@@ -44,7 +44,7 @@ func enter(memory int64) (string, error) {
 		return "", err
 	}
 	if err := landlock.V11.BestEffort().Restrict(); err != nil {
-		return "", fmt.Errorf("Landlock: %w", err)
+		return "", fmt.Errorf("landlock: %w", err)
 	}
 	if err := limit(memory); err != nil {
 		return "", err
@@ -60,7 +60,7 @@ func enter(memory int64) (string, error) {
 func closeInherited() error {
 	names, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
-		return nil // no /proc: only what started the parent could have leaked something
+		return nil //nolint:nilerr // no /proc: only what started the parent could have leaked something
 	}
 	for _, name := range names {
 		fd, err := strconv.Atoi(name.Name())
@@ -198,7 +198,7 @@ func installFilter() error {
 		return err
 	}
 	failed, _, errno := syscall.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
-		unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
+		unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program))) //nolint:gosec // the kernel wants an address
 	runtime.KeepAlive(code)
 	if errno != 0 {
 		return errno

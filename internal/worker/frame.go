@@ -116,7 +116,7 @@ func (f frame) decode(v any) error {
 	dec := json.NewDecoder(bytes.NewReader(f.head))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
-		return fmt.Errorf("%w: header of a %q frame: %v", errProtocol, f.kind, err)
+		return fmt.Errorf("%w: header of a %q frame: %w", errProtocol, f.kind, err)
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/holdfastcd/holdfast/test/gitserver"
 )
 
-// fleet is what is benchmarked: apps applications of objects objects each, all
+// fleet is what is benchmarked: apps applications of objects each, all
 // in one repository, each in a namespace of its own.
 type fleet struct {
 	apps, objects int

@@ -57,7 +57,7 @@ func (b *bench) measure(ctx context.Context) error {
 			p.CPU = time.Duration(float64(p.CPU) * float64(time.Minute) / float64(b.idle))
 		}
 		b.result.Phases = append(b.result.Phases, p)
-		b.progress("%s: %s", s.name, round(p.Wall))
+		b.progressf("%s: %s", s.name, round(p.Wall))
 	}
 	b.result.PeakBytes, b.result.MustBytes = b.peak.bytes(), mustMemory
 	return b.verify(ctx)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -42,7 +43,7 @@ func readStat(path string) ([]string, bool) {
 	if err != nil {
 		return nil, false
 	}
-	end := strings.LastIndexByte(string(raw), ')')
+	end := bytes.LastIndexByte(raw, ')')
 	if end < 0 {
 		return nil, false
 	}

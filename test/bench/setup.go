@@ -57,7 +57,7 @@ type bench struct {
 	result         result
 }
 
-func (b *bench) progress(format string, args ...any) {
+func (b *bench) progressf(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, format+"\n", args...)
 }
 
@@ -82,7 +82,7 @@ func (b *bench) makeDir(context.Context) (err error) {
 }
 
 func (b *bench) startCluster(ctx context.Context) (err error) {
-	b.progress("starting the control plane")
+	b.progressf("starting the control plane")
 	b.cluster, err = harness.Start(ctx, harness.Options{Audit: b.count, Messages: os.Stderr})
 	if err != nil {
 		return err
@@ -126,7 +126,7 @@ func (b *bench) install(ctx context.Context) error {
 // tenants makes a namespace for every application, of the fleet and of the
 // floor, and the account that delivers.
 func (b *bench) tenants(ctx context.Context) error {
-	b.progress("making %d namespaces", 2*b.apps)
+	b.progressf("making %d namespaces", 2*b.apps)
 	objects := []client.Object{
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: fluxNamespace}},
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: argoNamespace}},
@@ -295,9 +295,9 @@ func (b *bench) push(ctx context.Context, commit string) error {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("X-GitHub-Event", "push")
+	req.Header.Set("X-Github-Event", "push")
 	digest := sha256.Sum256([]byte(commit))
-	req.Header.Set("X-GitHub-Delivery", hex.EncodeToString(digest[:8]))
+	req.Header.Set("X-Github-Delivery", hex.EncodeToString(digest[:8]))
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err
@@ -343,7 +343,7 @@ func (b *bench) requests() map[string]int {
 	}
 	all, err := b.cluster.Audited()
 	if err != nil {
-		b.progress("cannot read the audit log: %v", err)
+		b.progressf("cannot read the audit log: %v", err)
 		return counts
 	}
 	for _, r := range all {

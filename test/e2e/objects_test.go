@@ -28,7 +28,7 @@ var (
 // apply applies YAML documents as the administrator.
 func (w *world) apply(t *testing.T, text string) {
 	t.Helper()
-	for _, doc := range strings.Split(text, "\n---\n") {
+	for doc := range strings.SplitSeq(text, "\n---\n") {
 		o := &unstructured.Unstructured{}
 		if err := yaml.Unmarshal([]byte(doc), &o.Object); err != nil {
 			t.Fatalf("%v in\n%s", err, doc)
@@ -70,7 +70,7 @@ func field(o *unstructured.Unstructured, path string) string {
 		return "<none>"
 	}
 	var at any = o.Object
-	for _, step := range strings.Split(path, ".") {
+	for step := range strings.SplitSeq(path, ".") {
 		switch v := at.(type) {
 		case map[string]any:
 			at = v[strings.ReplaceAll(step, "~", ".")]

@@ -23,11 +23,13 @@ func TestBadInput(t *testing.T) {
 		want   []string // parts of the Ready condition of the Kustomization
 	}{
 		"unparseable": {
-			"a tab is not YAML", []gitserver.Change{gitserver.Put("app/config.yaml", good+"\tx: y\n")},
+			"a tab is not YAML",
+			[]gitserver.Change{gitserver.Put("app/config.yaml", good+"\tx: y\n")},
 			[]string{"BuildFailed", "app/config.yaml:7"},
 		},
 		"duplicate": {
-			"the same object twice", []gitserver.Change{gitserver.Put("app/other.yaml", good)},
+			"the same object twice",
+			[]gitserver.Change{gitserver.Put("app/other.yaml", good)},
 			[]string{"app/", "settings"},
 		},
 		"unknown kind": {
@@ -36,11 +38,13 @@ func TestBadInput(t *testing.T) {
 			[]string{"nobody.example.org/v1", "Nothing", "app/x.yaml"},
 		},
 		"no kind": {
-			"not an object", []gitserver.Change{gitserver.Put("app/x.yaml", "hello: world\n")},
+			"not an object",
+			[]gitserver.Change{gitserver.Put("app/x.yaml", "hello: world\n")},
 			[]string{"app/x.yaml"},
 		},
 		"missing path": {
-			"the directory is gone", []gitserver.Change{gitserver.Delete("app/config.yaml"), gitserver.Put("README.md", "x")},
+			"the directory is gone",
+			[]gitserver.Change{gitserver.Delete("app/config.yaml"), gitserver.Put("README.md", "x")},
 			[]string{"path not found", "app"},
 		},
 		"huge manifest": {
@@ -49,7 +53,8 @@ func TestBadInput(t *testing.T) {
 			[]string{"app/huge.yaml"},
 		},
 		"symlink out": {
-			"a link must not leave the tree", []gitserver.Change{gitserver.Link("app/passwd.yaml", "/etc/passwd")},
+			"a link must not leave the tree",
+			[]gitserver.Change{gitserver.Link("app/passwd.yaml", "/etc/passwd")},
 			[]string{"app/passwd.yaml"},
 		},
 		"remote base": {

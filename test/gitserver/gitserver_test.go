@@ -103,8 +103,10 @@ func TestPushes(t *testing.T) {
 	second := git("-C", work, "rev-parse", "HEAD")
 	git("-C", work, "-c", "http.postBuffer=1024", "push", "--quiet", "origin", "HEAD:main", "HEAD:new")
 	git("-C", work, "push", "--quiet", "origin", ":new")
-	if diff := cmp.Diff(map[Push]bool{{"team/fleet", "main", first, second}: true, {"team/fleet", "new", "", second}: true,
-		{"team/fleet", "new", second, ""}: true}, set(pushes)); diff != "" {
+	if diff := cmp.Diff(map[Push]bool{
+		{"team/fleet", "main", first, second}: true, {"team/fleet", "new", "", second}: true,
+		{"team/fleet", "new", second, ""}: true,
+	}, set(pushes)); diff != "" {
 		t.Errorf("pushes (-want +got):\n%s", diff)
 	}
 }

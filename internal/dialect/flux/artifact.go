@@ -136,7 +136,7 @@ func (a *Artifacts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	etag := `"` + f.digest + `"`
-	w.Header().Set("Etag", etag)
+	w.Header().Set("ETag", etag)
 	if r.Header.Get("If-None-Match") == etag {
 		w.WriteHeader(http.StatusNotModified)
 		return

@@ -111,6 +111,6 @@ func backOff(failures int, limit time.Duration) time.Duration {
 func spread(interval time.Duration, uid types.UID) time.Duration {
 	h := fnv.New32a()
 	_, _ = fmt.Fprint(h, uid) // a hash cannot fail
-	share := time.Duration(h.Sum32()%1000) - 500
-	return max(minInterval, interval+interval/10000*share)
+	share := int64(h.Sum32()%1000) - 500
+	return max(minInterval, interval+time.Duration(int64(interval)/10000*share))
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -281,9 +282,7 @@ func (x tenant) deliver(name string, more map[string]any) {
 		"interval": "1h", "path": "./" + name, "prune": true, "serviceAccountName": "deployer", "targetNamespace": x.namespace,
 		"sourceRef": map[string]any{"kind": "GitRepository", "name": "fleet"},
 	}
-	for k, v := range more {
-		spec[k] = v
-	}
+	maps.Copy(spec, more)
 	x.create(kustomizations, map[string]any{
 		"apiVersion": kustomizev1.GroupVersion.String(), "kind": "Kustomization", "metadata": map[string]any{"name": name}, "spec": spec,
 	})
@@ -523,9 +522,7 @@ func TestSourceRefusals(t *testing.T) {
 	x.commit(gitserver.Put("a", "b"))
 	spec := func(more map[string]any) map[string]any {
 		s := map[string]any{"url": x.repo.URL(), "interval": "1h", "ref": map[string]any{"branch": "main"}}
-		for k, v := range more {
-			s[k] = v
-		}
+		maps.Copy(s, more)
 		return s
 	}
 	for _, tc := range []struct {

@@ -27,7 +27,7 @@ func (l *lagging) Get(_ context.Context, name types.NamespacedName, into client.
 	if l.shown == nil {
 		return apierrors.NewNotFound(schema.GroupResource{Resource: "kustomizations"}, name.Name)
 	}
-	l.shown.DeepCopyInto(into.(*unstructured.Unstructured)) //nolint:forcetypeassert // the desk reads nothing else
+	l.shown.DeepCopyInto(into.(*unstructured.Unstructured))
 	return nil
 }
 

@@ -3,7 +3,7 @@ package flux
 import (
 	"context"
 	"crypto/hmac"
-	"crypto/sha1" //nolint:gosec // one of the hashes that senders may choose
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
@@ -174,8 +174,10 @@ func TestHookAnswers(t *testing.T) {
 		{"too large", receiver(nil), path, "", strings.Repeat("x", maxHookBody+1), 413},
 		{"suspended", receiver(func(r *notificationv1.Receiver) { r.Spec.Suspend = true }), path, sign("sha256", sha256.New, token, body), body, 404},
 		{"of another type", receiver(func(r *notificationv1.Receiver) { r.Spec.Type = "github" }), path, sign("sha256", sha256.New, token, body), body, 404},
-		{"a path that somebody else wrote", receiver(func(r *notificationv1.Receiver) { r.Status.WebhookPath = "/hook/forged" }),
-			"/hook/forged", sign("sha256", sha256.New, token, body), body, 401},
+		{
+			"a path that somebody else wrote", receiver(func(r *notificationv1.Receiver) { r.Status.WebhookPath = "/hook/forged" }),
+			"/hook/forged", sign("sha256", sha256.New, token, body), body, 401,
+		},
 	} {
 		t.Run(tc.reason, func(t *testing.T) {
 			p := newHookPlace(t, tc.receiver, tokenSecret(), gitRepository("fleet", "https://x/fleet", nil))

@@ -389,8 +389,7 @@ func (c *kustomizations) urgency(name types.NamespacedName, u *unstructured.Unst
 
 // asFault returns err as a fault; an error that nobody classified is Internal.
 func asFault(err error) *fault.Error {
-	var f *fault.Error
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
 		return f
 	}
 	return fault.New(fault.Internal, "%s", err).Because(err)

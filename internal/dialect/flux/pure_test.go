@@ -97,23 +97,37 @@ func TestSpecRefuses(t *testing.T) {
 			ks.Spec.DependsOn = []kustomizev1.DependencyReference{{Name: "crds"}}
 			ks.Spec.PostBuild = &kustomizev1.PostBuild{Substitute: map[string]string{"a": "b"}}
 		}, fault.Unsupported, "spec.dependsOn, spec.images, spec.namePrefix, spec.postBuild are not supported yet"},
-		{"force replaces objects, which is not done", func(ks *kustomizev1.Kustomization) { ks.Spec.Force = true },
-			fault.Unsupported, "spec.force is not supported yet"},
+		{
+			"force replaces objects, which is not done", func(ks *kustomizev1.Kustomization) { ks.Spec.Force = true },
+			fault.Unsupported, "spec.force is not supported yet",
+		},
 		{"checks of single objects come later", func(ks *kustomizev1.Kustomization) {
 			ks.Spec.HealthChecks = []meta.NamespacedObjectKindReference{{Kind: "Deployment", Name: "web"}}
 		}, fault.Unsupported, "spec.healthChecks is not supported yet"},
-		{"another kind of source", func(ks *kustomizev1.Kustomization) { ks.Spec.SourceRef.Kind = "Bucket" },
-			fault.Unsupported, "spec.sourceRef.kind Bucket is not supported yet"},
-		{"a source of another namespace", func(ks *kustomizev1.Kustomization) { ks.Spec.SourceRef.Namespace = "other" },
-			fault.Refused, "can't access 'GitRepository/other/fleet', cross-namespace references have been blocked"},
-		{"no account", func(ks *kustomizev1.Kustomization) { ks.Spec.ServiceAccountName = "" },
-			fault.Refused, "--default-service-account"},
-		{"an account of another namespace", func(ks *kustomizev1.Kustomization) { ks.Spec.ServiceAccountName = "x:admin" },
-			fault.Invalid, "spec.serviceAccountName"},
-		{"no namespace", func(ks *kustomizev1.Kustomization) { ks.Spec.TargetNamespace = "A B" },
-			fault.Invalid, "spec.targetNamespace"},
-		{"an unknown policy", func(ks *kustomizev1.Kustomization) { ks.Spec.DeletionPolicy = "Maybe" },
-			fault.Invalid, "spec.deletionPolicy"},
+		{
+			"another kind of source", func(ks *kustomizev1.Kustomization) { ks.Spec.SourceRef.Kind = "Bucket" },
+			fault.Unsupported, "spec.sourceRef.kind Bucket is not supported yet",
+		},
+		{
+			"a source of another namespace", func(ks *kustomizev1.Kustomization) { ks.Spec.SourceRef.Namespace = "other" },
+			fault.Refused, "can't access 'GitRepository/other/fleet', cross-namespace references have been blocked",
+		},
+		{
+			"no account", func(ks *kustomizev1.Kustomization) { ks.Spec.ServiceAccountName = "" },
+			fault.Refused, "--default-service-account",
+		},
+		{
+			"an account of another namespace", func(ks *kustomizev1.Kustomization) { ks.Spec.ServiceAccountName = "x:admin" },
+			fault.Invalid, "spec.serviceAccountName",
+		},
+		{
+			"no namespace", func(ks *kustomizev1.Kustomization) { ks.Spec.TargetNamespace = "A B" },
+			fault.Invalid, "spec.targetNamespace",
+		},
+		{
+			"an unknown policy", func(ks *kustomizev1.Kustomization) { ks.Spec.DeletionPolicy = "Maybe" },
+			fault.Invalid, "spec.deletionPolicy",
+		},
 	} {
 		t.Run(tc.reason, func(t *testing.T) {
 			_, err := Spec(kustomization(tc.change), source.Revision{}, Options{})
@@ -135,12 +149,21 @@ func TestSpecAccepts(t *testing.T) {
 			ks.Spec.Wait = true
 			ks.Spec.HealthChecks = []meta.NamespacedObjectKindReference{{Kind: "Deployment", Name: "web"}}
 		}, Options{}, "system:serviceaccount:apps:deployer"},
-		{"the default account is of the object's own namespace", func(ks *kustomizev1.Kustomization) { ks.Spec.ServiceAccountName = "" },
-			Options{DefaultServiceAccount: "default", Permissive: true}, "system:serviceaccount:apps:default"},
-		{"permissive is the last resort", func(ks *kustomizev1.Kustomization) { ks.Spec.ServiceAccountName = "" },
-			Options{Permissive: true}, ""},
-		{"its own namespace is no other", func(ks *kustomizev1.Kustomization) { ks.Spec.SourceRef.Namespace = "apps" },
-			Options{}, "system:serviceaccount:apps:deployer"},
+		{
+			"the default account is of the object's own namespace", func(ks *kustomizev1.Kustomization) { ks.Spec.ServiceAccountName = "" },
+			Options{DefaultServiceAccount: "default", Permissive: true},
+			"system:serviceaccount:apps:default",
+		},
+		{
+			"permissive is the last resort", func(ks *kustomizev1.Kustomization) { ks.Spec.ServiceAccountName = "" },
+			Options{Permissive: true},
+			"",
+		},
+		{
+			"its own namespace is no other", func(ks *kustomizev1.Kustomization) { ks.Spec.SourceRef.Namespace = "apps" },
+			Options{},
+			"system:serviceaccount:apps:deployer",
+		},
 	} {
 		t.Run(tc.reason, func(t *testing.T) {
 			spec, err := Spec(kustomization(tc.change), source.Revision{}, tc.options)
@@ -269,24 +292,36 @@ func TestJudge(t *testing.T) {
 		name   string
 		text   string
 	}{
-		{"applied", func(o *outcome) { o.report = sickReport(health.Degraded) },
-			"True", "ReconciliationSucceeded", "Applied revision: main@sha1:abc"},
-		{"healthy", func(o *outcome) { o.wait, o.report = true, sickReport(health.Healthy) },
-			"True", "ReconciliationSucceeded", "Applied revision: main@sha1:abc"},
-		{"becoming healthy", func(o *outcome) { o.wait, o.report = true, sickReport(health.Progressing) },
-			"Unknown", "Progressing", "Deployment/shop/web (Progressing: 0 of 1 replicas)"},
+		{
+			"applied", func(o *outcome) { o.report = sickReport(health.Degraded) },
+			"True", "ReconciliationSucceeded", "Applied revision: main@sha1:abc",
+		},
+		{
+			"healthy", func(o *outcome) { o.wait, o.report = true, sickReport(health.Healthy) },
+			"True", "ReconciliationSucceeded", "Applied revision: main@sha1:abc",
+		},
+		{
+			"becoming healthy", func(o *outcome) { o.wait, o.report = true, sickReport(health.Progressing) },
+			"Unknown", "Progressing", "Deployment/shop/web (Progressing: 0 of 1 replicas)",
+		},
 		{"not healthy in time", func(o *outcome) {
 			o.wait, o.report, o.waited = true, sickReport(health.Progressing), time.Minute
 		}, "False", "HealthCheckFailed", "health check failed after 1m0s: Deployment/shop/web"},
-		{"failed early", func(o *outcome) { o.wait, o.report = true, sickReport(health.Degraded) },
-			"False", "HealthCheckFailed", "health check failed after 5s: Deployment/shop/web"},
-		{"a stage that is not ready", func(o *outcome) { o.report = failedReport(fault.New(fault.Waiting, "not established")) },
-			"Unknown", "Progressing", "not established"},
+		{
+			"failed early", func(o *outcome) { o.wait, o.report = true, sickReport(health.Degraded) },
+			"False", "HealthCheckFailed", "health check failed after 5s: Deployment/shop/web",
+		},
+		{
+			"a stage that is not ready", func(o *outcome) { o.report = failedReport(fault.New(fault.Waiting, "not established")) },
+			"Unknown", "Progressing", "not established",
+		},
 		{"a stage that never is", func(o *outcome) {
 			o.report, o.waited = failedReport(fault.New(fault.Waiting, "not established")), time.Minute
 		}, "False", "ReconciliationFailed", "timed out after 1m0s: not established"},
-		{"a broken file", func(o *outcome) { o.report = failedReport(fault.New(fault.Invalid, "not YAML").At("a.yaml", 3)) },
-			"False", "BuildFailed", "a.yaml:3: not YAML"},
+		{
+			"a broken file", func(o *outcome) { o.report = failedReport(fault.New(fault.Invalid, "not YAML").At("a.yaml", 3)) },
+			"False", "BuildFailed", "a.yaml:3: not YAML",
+		},
 		{"no such path", func(o *outcome) {
 			err := tree.NotExist("deploy/web")
 			o.report = failedReport(asFault(err))
@@ -294,14 +329,20 @@ func TestJudge(t *testing.T) {
 		{"no such file", func(o *outcome) {
 			o.report = failedReport(asFault(tree.NotExist("deploy/web/base.yaml")))
 		}, "False", "BuildFailed", "deploy/web/base.yaml"},
-		{"the API server says no", func(o *outcome) { o.report = failedReport(fault.New(fault.Rejected, "no")) },
-			"False", "ReconciliationFailed", "no"},
-		{"only pruning failed", func(o *outcome) { o.report = failedReport(fault.New(fault.Rejected, "no"), leftover) },
-			"False", "PruneFailed", "no"},
-		{"early", func(o *outcome) {
-			o.early, o.reason = fault.New(fault.NotFound, "Source artifact not found"), "ArtifactFailed"
+		{
+			"the API server says no", func(o *outcome) { o.report = failedReport(fault.New(fault.Rejected, "no")) },
+			"False", "ReconciliationFailed", "no",
 		},
-			"False", "ArtifactFailed", "Source artifact not found"},
+		{
+			"only pruning failed", func(o *outcome) { o.report = failedReport(fault.New(fault.Rejected, "no"), leftover) },
+			"False", "PruneFailed", "no",
+		},
+		{
+			"early", func(o *outcome) {
+				o.early, o.reason = fault.New(fault.NotFound, "Source artifact not found"), "ArtifactFailed"
+			},
+			"False", "ArtifactFailed", "Source artifact not found",
+		},
 	} {
 		t.Run(tc.reason, func(t *testing.T) {
 			o := base
@@ -440,8 +481,10 @@ func TestPatience(t *testing.T) {
 func TestNews(t *testing.T) {
 	id := func(name string) object.ID { return object.ID{Kind: "ConfigMap", Namespace: "shop", Name: name} }
 	report := delivery.Report{Objects: []delivery.Object{
-		{ID: id("b"), Outcome: delivery.Configured}, {ID: id("a"), Outcome: delivery.Created},
-		{ID: id("c"), Outcome: delivery.Pruned}, {ID: id("d"), Outcome: delivery.Unchanged},
+		{ID: id("b"), Outcome: delivery.Configured},
+		{ID: id("a"), Outcome: delivery.Created},
+		{ID: id("c"), Outcome: delivery.Pruned},
+		{ID: id("d"), Outcome: delivery.Unchanged},
 	}}
 	text, drift := news(report)
 	if want := "ConfigMap/shop/a created\nConfigMap/shop/b configured\nConfigMap/shop/c deleted"; text != want || drift {

@@ -40,8 +40,11 @@ func TestSuspendedKeepsItsRevision(t *testing.T) {
 	}{
 		{"the last revision comes back", &meta.Artifact{Revision: "main@sha1:" + commit}, nil, source.Ref{Branch: "main", Commit: commit}, true, ""},
 		{"there was none", nil, nil, source.Ref{}, false, "suspended"},
-		{"the server is down", &meta.Artifact{Revision: "main@sha1:" + commit}, fault.New(fault.Unreachable, "down"),
-			source.Ref{Branch: "main", Commit: commit}, false, "down"},
+		{
+			"the server is down", &meta.Artifact{Revision: "main@sha1:" + commit}, fault.New(fault.Unreachable, "down"),
+			source.Ref{Branch: "main", Commit: commit},
+			false, "down",
+		},
 	} {
 		t.Run(tc.reason, func(t *testing.T) {
 			repo := gitRepository("fleet", "https://x/fleet", func(r *sourcev1.GitRepository) {

@@ -64,24 +64,36 @@ func TestFilter(t *testing.T) {
 		files  []string
 		want   []string
 	}{
-		{"what other tools need is left out", nil,
+		{
+			"what other tools need is left out", nil,
 			[]string{".gitignore", ".github/workflows/ci.yaml", ".sops.yaml", "a/.sops.yaml", "logo.png", "a/app.yaml", "docs/x.tar.gz"},
-			[]string{"a/app.yaml"}},
-		{"spec.ignore replaces all but version control", word("/docs/\n# not a pattern\n\n"),
+			[]string{"a/app.yaml"},
+		},
+		{
+			"spec.ignore replaces all but version control", word("/docs/\n# not a pattern\n\n"),
 			[]string{".gitignore", ".github/ci.yaml", "docs/a.md", "a/docs/b.md"},
-			[]string{".github/ci.yaml", "a/docs/b.md"}},
-		{"everything but one directory", word("/*\n!/deploy"),
+			[]string{".github/ci.yaml", "a/docs/b.md"},
+		},
+		{
+			"everything but one directory", word("/*\n!/deploy"),
 			[]string{"a.yaml", "deploy/b.yaml", "other/c.yaml"},
-			[]string{"deploy/b.yaml"}},
-		{"everything but a directory further down", word("/*\n!/deploy/prod"),
+			[]string{"deploy/b.yaml"},
+		},
+		{
+			"everything but a directory further down", word("/*\n!/deploy/prod"),
 			[]string{"a.yaml", "deploy/b.yaml", "deploy/prod/c.yaml"},
-			[]string{"deploy/prod/c.yaml"}},
-		{"ignore files count where they are, and below", nil,
+			[]string{"deploy/prod/c.yaml"},
+		},
+		{
+			"ignore files count where they are, and below", nil,
 			[]string{"a/.sourceignore=*.md\n!keep.md\n", "a/x.md", "a/keep.md", "a/b/y.md", "z.md"},
-			[]string{"a/.sourceignore", "a/keep.md", "z.md"}},
-		{"ignore files have the last word", nil,
+			[]string{"a/.sourceignore", "a/keep.md", "z.md"},
+		},
+		{
+			"ignore files have the last word", nil,
 			[]string{".sourceignore=!logo.png", "logo.png", "other.png"},
-			[]string{".sourceignore", "logo.png"}},
+			[]string{".sourceignore", "logo.png"},
+		},
 	} {
 		t.Run(tc.reason, func(t *testing.T) {
 			filtered := Filter(files(tc.files...), tc.ignore)
@@ -409,14 +421,26 @@ func TestGitStatus(t *testing.T) {
 		problem gitProblem
 		want    map[string]string
 	}{
-		{"wrong password", gitProblem{err: fault.New(fault.Unauthorized, "no")},
-			map[string]string{"Ready": "False AuthenticationFailed", "FetchFailed": "True AuthenticationFailed", "Reconciling": "True ProgressingWithRetry", "ArtifactInStorage": "True Succeeded"}},
-		{"an address that must not be fetched", gitProblem{err: fault.New(fault.Refused, "no"), url: true, stalled: true},
-			map[string]string{"Ready": "False URLInvalid", "FetchFailed": "True URLInvalid", "Stalled": "True URLInvalid", "ArtifactInStorage": "True Succeeded"}},
-		{"a field", gitProblem{err: fault.New(fault.Unsupported, "no"), stalled: true},
-			map[string]string{"Ready": "False UnsupportedField", "FetchFailed": "True UnsupportedField", "Stalled": "True UnsupportedField", "ArtifactInStorage": "True Succeeded"}},
-		{"packing", gitProblem{err: fault.New(fault.Limit, "no"), storage: true},
-			map[string]string{"Ready": "False ArchiveOperationFailed", "StorageOperationFailed": "True ArchiveOperationFailed", "Reconciling": "True ProgressingWithRetry", "ArtifactInStorage": "True Succeeded"}},
+		{
+			"wrong password",
+			gitProblem{err: fault.New(fault.Unauthorized, "no")},
+			map[string]string{"Ready": "False AuthenticationFailed", "FetchFailed": "True AuthenticationFailed", "Reconciling": "True ProgressingWithRetry", "ArtifactInStorage": "True Succeeded"},
+		},
+		{
+			"an address that must not be fetched",
+			gitProblem{err: fault.New(fault.Refused, "no"), url: true, stalled: true},
+			map[string]string{"Ready": "False URLInvalid", "FetchFailed": "True URLInvalid", "Stalled": "True URLInvalid", "ArtifactInStorage": "True Succeeded"},
+		},
+		{
+			"a field",
+			gitProblem{err: fault.New(fault.Unsupported, "no"), stalled: true},
+			map[string]string{"Ready": "False UnsupportedField", "FetchFailed": "True UnsupportedField", "Stalled": "True UnsupportedField", "ArtifactInStorage": "True Succeeded"},
+		},
+		{
+			"packing",
+			gitProblem{err: fault.New(fault.Limit, "no"), storage: true},
+			map[string]string{"Ready": "False ArchiveOperationFailed", "StorageOperationFailed": "True ArchiveOperationFailed", "Reconciling": "True ProgressingWithRetry", "ArtifactInStorage": "True Succeeded"},
+		},
 	} {
 		got := failed(repo, &tc.problem, noon)
 		again := repo.DeepCopy()

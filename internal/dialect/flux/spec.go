@@ -2,6 +2,7 @@ package flux
 
 import (
 	"cmp"
+	"maps"
 	"path"
 	"strings"
 
@@ -121,9 +122,7 @@ func checkFields(spec map[string]any, ks *kustomizev1.Kustomization) error {
 	if ks.Spec.Wait {
 		// Waiting for everything includes whatever is listed.
 		known = fields{"healthChecks": nil}
-		for name, below := range kustomizationFields {
-			known[name] = below
-		}
+		maps.Copy(known, kustomizationFields)
 	}
 	if err := unsupported(spec, known); err != nil {
 		return err

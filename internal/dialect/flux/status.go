@@ -118,8 +118,9 @@ func specReason(kind fault.Kind) string {
 		return reasonUnsupported
 	case fault.Refused:
 		return reasonDenied
+	default:
+		return reasonInvalid
 	}
-	return reasonInvalid
 }
 
 func samePath(a, b string) bool { return path.Clean("/"+a) == path.Clean("/"+b) }
@@ -256,6 +257,7 @@ func news(report delivery.Report) (text string, drift bool) {
 			verb, drift = "configured", true
 		case delivery.Pruned:
 			verb = "deleted"
+		default: // the outcome's own name says it
 		}
 		lines = append(lines, title(o.ID)+" "+verb)
 	}

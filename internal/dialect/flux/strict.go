@@ -6,6 +6,10 @@ import (
 	"slices"
 	"strings"
 
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	notificationv1 "github.com/fluxcd/notification-controller/api/v1"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
@@ -82,4 +86,32 @@ func asMap(spec any) (map[string]any, error) {
 		return nil, fault.New(fault.Invalid, "the spec cannot be written as JSON").Because(err)
 	}
 	return m, nil
+}
+
+// Check refuses what this version does not do of a GitRepository, Kustomization
+// or Receiver as it is written: what its controller refuses before it asks
+// anybody. It has no effect. Errors are *fault.Error: Unsupported, naming each
+// field or the kind; Refused for a reference to another namespace; Invalid.
+func Check(u *unstructured.Unstructured) error {
+	switch kind := u.GetKind(); kind {
+	case sourcev1.GitRepositoryKind:
+		return checked(u, checkRepository)
+	case notificationv1.ReceiverKind:
+		return checked(u, checkReceiver)
+	case kustomizev1.KustomizationKind:
+		return checked(u, func(u *unstructured.Unstructured, ks *kustomizev1.Kustomization) error {
+			spec, _ := u.Object["spec"].(map[string]any)
+			return checkFields(spec, ks)
+		})
+	default:
+		return fault.New(fault.Unsupported, "the kind %s is not supported", kind)
+	}
+}
+
+func checked[T any](u *unstructured.Unstructured, check func(*unstructured.Unstructured, *T) error) error {
+	o, bad := decode[T](u)
+	if bad != nil {
+		return bad
+	}
+	return check(u, o)
 }

@@ -136,10 +136,10 @@ func (r *repo) reachable(held []*snapshot) ([]plumbing.Hash, error) {
 func (r *repo) writePack(w io.Writer, ids []plumbing.Hash) error {
 	sum := sha1cd.New()
 	out := bufio.NewWriterSize(io.MultiWriter(w, sum), 64<<10)
-	out.WriteString("PACK\x00\x00\x00\x02") // errors stay with out until Flush
+	_, _ = out.WriteString("PACK\x00\x00\x00\x02") // errors stay with out until Flush
 	var count [4]byte
 	binary.BigEndian.PutUint32(count[:], uint32(len(ids)))
-	out.Write(count[:])
+	_, _ = out.Write(count[:])
 	z, err := zlib.NewWriterLevel(out, zlib.BestSpeed)
 	if err != nil {
 		return err
@@ -168,7 +168,7 @@ func (r *repo) writeObject(out *bufio.Writer, z *zlib.Writer, id plumbing.Hash) 
 	if err != nil {
 		return err
 	}
-	out.Write(objectHeader(kind, size))
+	_, _ = out.Write(objectHeader(kind, size))
 	z.Reset(out)
 	if err := p.copyTo(z, offset); err != nil {
 		return err

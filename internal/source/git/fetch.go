@@ -205,7 +205,7 @@ func (r *repo) download(ctx context.Context, c *connection, wants []plumbing.Has
 	if err != nil {
 		return err
 	}
-	defer res.Close() // what matters was read by then
+	defer func() { _ = res.Close() }() // what matters was read by then
 	p, err := r.install(ctx, demultiplex(req, res), r.store.opts.MaxPack)
 	if errors.Is(err, errCorrupt) { // the server's fault, not the store's
 		return fault.New(fault.Unreachable, "the Git server sent damaged data")

@@ -20,7 +20,7 @@ func (f fsOf) Open(name string) (fs.File, error) {
 }
 
 func (f fsOf) collect(dir string, files fstest.MapFS) error {
-	entries, err := f.Tree.ReadDir(dir)
+	entries, err := f.ReadDir(dir)
 	if err != nil {
 		return err
 	}
@@ -32,7 +32,7 @@ func (f fsOf) collect(dir string, files fstest.MapFS) error {
 			}
 			continue
 		}
-		content, err := f.Tree.ReadFile(name, 1<<30)
+		content, err := f.ReadFile(name, 1<<30)
 		if err != nil {
 			return err
 		}

@@ -125,7 +125,7 @@ func (x *indexer) scan() error {
 func (x *indexer) scanObject(in *positioned, z *inflater) (object, error) {
 	o := object{offset: in.n}
 	head, err := in.r.Peek(48)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return o, err
 	}
 	h, ref, err := parseHeader(head, o.offset)

@@ -31,7 +31,7 @@ func (c *lru[K, V]) get(key K) (V, bool) {
 	defer c.mu.Unlock()
 	if e, ok := c.items[key]; ok {
 		c.order.MoveToFront(e)
-		return e.Value.(item[K, V]).value, true
+		return e.Value.(item[K, V]).value, true //nolint:forcetypeassert // nothing else is ever put in
 	}
 	var none V
 	return none, false
@@ -49,7 +49,7 @@ func (c *lru[K, V]) put(key K, value V, cost int64) {
 	c.cost += cost
 	for c.cost > c.limit {
 		last := c.order.Back()
-		old := c.order.Remove(last).(item[K, V])
+		old := c.order.Remove(last).(item[K, V]) //nolint:forcetypeassert // nothing else is ever put in
 		delete(c.items, old.key)
 		c.cost -= old.cost
 	}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"sync"
 
@@ -77,7 +78,7 @@ func openPack(dir, name string, bases *lru[baseKey, base]) (_ *pack, err error) 
 			p.close()
 		}
 	}()
-	if p.file, err = os.Open(filepath.Join(dir, name+".pack")); err != nil {
+	if p.file, err = os.Open(filepath.Join(dir, name+".pack")); err != nil { //nolint:gosec // the name is a hash that we made
 		return nil, err
 	}
 	sum, err := p.checkPack()
@@ -106,7 +107,7 @@ func (p *pack) checkPack() ([]byte, error) {
 }
 
 func (p *pack) openIndex(name string, sum []byte) error {
-	f, err := os.Open(name)
+	f, err := os.Open(name) //nolint:gosec // the name is a hash that we made
 	if err != nil {
 		return err
 	}
@@ -217,7 +218,7 @@ func (p *pack) header(offset int64) (header, error) {
 		return header{}, errCorrupt
 	}
 	n, err := p.file.ReadAt(b[:], offset)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return header{}, err
 	}
 	h, ref, err := parseHeader(b[:n], offset)
@@ -314,7 +315,7 @@ func (p *pack) deltaResult(h header) (int64, error) {
 	defer in.release()
 	var head [20]byte
 	n, err := io.ReadFull(in, head[:])
-	if err != nil && err != io.ErrUnexpectedEOF {
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return 0, errCorrupt
 	}
 	return resultSize(head[:n])
@@ -373,8 +374,8 @@ func (p *pack) build(offset, limit int64) (plumbing.ObjectType, []byte, error) {
 		}
 		offset = h.base
 	}
-	for i := len(deltas) - 1; i >= 0; i-- {
-		content, err := patch(object.content, deltas[i], limit)
+	for i, delta := range slices.Backward(deltas) {
+		content, err := patch(object.content, delta, limit)
 		if err != nil {
 			return 0, nil, err
 		}
@@ -426,7 +427,7 @@ type inflater struct {
 var inflaters = sync.Pool{New: func() any { return &inflater{buffer: bufio.NewReaderSize(nil, 4096)} }}
 
 func (p *pack) inflate(data int64) (*inflater, error) {
-	in := inflaters.Get().(*inflater)
+	in := inflaters.Get().(*inflater) //nolint:forcetypeassert // the pool makes nothing else
 	in.buffer.Reset(io.NewSectionReader(p.file, data, p.size-hashSize-data))
 	if err := in.reset(in.buffer); err != nil {
 		in.release()

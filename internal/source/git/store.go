@@ -147,7 +147,7 @@ func (s *Store) Fetch(ctx context.Context, req source.Request) (source.Revision,
 		return source.Revision{}, s.remote.classify(err, req)
 	}
 	if r.packCount() > s.opts.MaxPacks {
-		r.compactLater(&s.background)
+		r.compactLater(&s.background) //nolint:contextcheck // it goes on when the request is over
 	}
 	return source.Revision{Commit: snap.commit.String(), Branch: want.branch, Tree: snap}, nil
 }

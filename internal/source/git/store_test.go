@@ -143,8 +143,13 @@ func TestFetchBranches(t *testing.T) {
 	if old.Commit != first || content(t, old.Tree, "apps/a.yaml") != "a: 1\n" {
 		t.Errorf("release/1.0 is %s, want %s", old.Commit, first)
 	}
-	want := []tree.Entry{{Name: "apps", Kind: tree.Dir}, {Name: "apps-b", Kind: tree.Dir}, {Name: "apps.txt", Kind: tree.File},
-		{Name: "link", Kind: tree.Symlink}, {Name: "run.sh", Kind: tree.Executable}}
+	want := []tree.Entry{
+		{Name: "apps", Kind: tree.Dir},
+		{Name: "apps-b", Kind: tree.Dir},
+		{Name: "apps.txt", Kind: tree.File},
+		{Name: "link", Kind: tree.Symlink},
+		{Name: "run.sh", Kind: tree.Executable},
+	}
 	entries, err := old.Tree.ReadDir("")
 	if err != nil {
 		t.Fatal(err)
@@ -540,8 +545,8 @@ func TestUnreachableServers(t *testing.T) {
 	}{
 		{"nobody listens", dead.URL, "cannot be reached", fault.Unreachable},
 		{"no answer", slow.URL, "did not answer in time", fault.Unreachable},
-		{"a failing server", answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }), "status 503", fault.Unreachable},
-		{"a forbidding server", answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }), "asks for credentials", fault.Unauthorized},
+		{"a failing server", answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }), "status 503", fault.Unreachable},
+		{"a forbidding server", answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }), "asks for credentials", fault.Unauthorized},
 		{"a web page", answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }), "not that of a Git server", fault.Unreachable},
 		{"nonsense", advertise("zzzz"), "the exchange with the Git server at", fault.Unreachable},
 		{"endless refs", advertise("001e# service=git-upload-pack\n0000" + "003a" + strings.Repeat("1", 40) + " HEAD\x00shallow\n" + strings.Repeat("0040"+strings.Repeat("1", 40)+" refs/heads/abcdefg\n", 4000)), "", fault.Limit},

@@ -31,8 +31,9 @@ func (s *snapshot) Stat(name string) (tree.Entry, error) {
 	if name == "" || name == "." {
 		return entry, nil
 	}
-	rest, step := name, ""
+	rest := name
 	for more := true; more; {
+		var step string
 		step, rest, more = strings.Cut(rest, "/")
 		if entry.Kind != tree.Dir {
 			return tree.Entry{}, tree.NotExist(name)
