@@ -96,7 +96,7 @@ func TestCompatibilityPage(t *testing.T) {
 		text = between(t, text, name, tables.String())
 	}
 	if updatePage {
-		if err := os.WriteFile(page, []byte(text), 0o644); err != nil { //nolint:gosec // a page of the documentation
+		if err := os.WriteFile(page, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return

@@ -333,7 +333,7 @@ func TestLiveDelivery(t *testing.T) {
 	}
 
 	// A broken commit changes nothing but the status.
-	r.remote.commit(map[string]string{"web/a.yaml": "a: ["})
+	r.remote.commit(map[string]string{"web/a.yaml": "a: b: c"})
 	r.patch(t, applications, "web", `{"metadata":{"annotations":{"argocd.argoproj.io/refresh":"normal"}}}`)
 	app = r.await(t, "web", "to complain", func(a *api.Application) bool { return len(a.Status.Conditions) == 1 && a.Annotations[annRefresh] == "" })
 	if c := app.Status.Conditions[0]; c.Type != api.ConditionComparisonError || !strings.Contains(c.Message, "web/a.yaml:1") || len(app.Status.Resources) != 1 {
