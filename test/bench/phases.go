@@ -88,8 +88,8 @@ func (b *bench) repeat(ctx context.Context, name string, runs int, do func(conte
 // settle waits until the controller has finished what the
 // last phase left behind: events of what it did go out after the work itself.
 func (b *bench) settle(ctx context.Context) {
-	const look, quiet = 2 * time.Second, 20 * time.Millisecond
-	for calm := 0; calm < 4; {
+	const look, quiet = 3 * time.Second, 20 * time.Millisecond
+	for calm := 0; calm < 5; {
 		before := cpuTime(b.pid())
 		select {
 		case <-time.After(look):

@@ -105,7 +105,7 @@ func watchPeak(ctx context.Context, pid int) *peak {
 	p := &peak{done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
-		tick := time.NewTicker(100 * time.Millisecond)
+		tick := time.NewTicker(300 * time.Millisecond) // a sample costs a millisecond or two of the measured machine
 		defer tick.Stop()
 		for {
 			select {
