@@ -14,7 +14,7 @@
 //		cluster.Await(t, harness.Deployments, namespace, "web", "to be ready", harness.Ready(3))
 //	}
 //
-// A test that needs a cluster and cannot have one fails; it never skips.
+// A test that needs a cluster and cannot have one fails; it skips only where -short asks for that.
 package harness
 
 import (
@@ -47,6 +47,9 @@ func Main(m *testing.M) {
 // Shared returns the cluster that all tests of this process share, and starts it on first use. Its requests are audited.
 func Shared(tb testing.TB) *Cluster {
 	tb.Helper()
+	if testing.Short() {
+		tb.Skip("needs a cluster: run it without -short")
+	}
 	shared.once.Do(func() {
 		// Not the test's context: the cluster outlives the test that happens to come first.
 		shared.cluster, shared.err = Start(context.Background(), Options{Audit: true, Messages: os.Stderr})
