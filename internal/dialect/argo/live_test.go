@@ -143,7 +143,7 @@ func (r *rig) start(t *testing.T) {
 	cfg.UserAgent = userAgent
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	connection, err := cluster.Connect(cfg, cluster.Options{
-		Owner: Owner(r.ns), Kept: Kept, Health: health.Options{}.Judge, NeedsObject: health.NeedsObject, UserAgent: userAgent, Logger: log,
+		Owner: Owner(r.ns), Kept: Kept, Health: health.Options{}.Judge, NeedsObject: health.NeedsObject, StatusManager: StatusManager, UserAgent: userAgent, Logger: log,
 	})
 	if err != nil {
 		t.Fatal(err)
