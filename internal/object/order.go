@@ -2,7 +2,6 @@ package object
 
 import (
 	"cmp"
-	"slices"
 )
 
 // Compare orders identities by group, kind, namespace and name.
@@ -49,6 +48,3 @@ func Rank(kind string) int {
 func CompareRank(a, b ID) int {
 	return cmp.Or(cmp.Compare(Rank(a.Kind), Rank(b.Kind)), Compare(a, b))
 }
-
-// Sort sorts identities for display.
-func Sort(ids []ID) { slices.SortFunc(ids, Compare) }

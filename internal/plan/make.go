@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -249,9 +248,4 @@ func emptied(in Input, prune Stage) error {
 		}
 	}
 	return nil
-}
-
-// Equal reports whether two bodies are the same request.
-func (d Desired) Equal(other Desired) bool {
-	return d.ID == other.ID && d.Digest == other.Digest && bytes.Equal(d.Body, other.Body)
 }

@@ -5,20 +5,11 @@ package policy
 
 import (
 	"path"
-	"strings"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/schema"
 )
-
-// Pattern is a glob; a leading ! makes it one that denies.
-type Pattern string
-
-// deny splits the pattern into its glob and whether it denies.
-func (p Pattern) deny() (glob string, denies bool) {
-	return strings.CutPrefix(string(p), "!")
-}
 
 // GroupKind is a pair of globs on an object's group and kind, and optionally its name.
 type GroupKind struct {
@@ -103,51 +94,10 @@ func matchAny(list []GroupKind, id object.ID) bool {
 	return false
 }
 
-// Match reports whether a list of patterns permits value: at least one matches
-// and none that denies does.
-func Match(patterns []Pattern, value string, glob func(pattern, value string) bool) bool {
-	permitted := false
-	for _, p := range patterns {
-		g, denies := p.deny()
-		if !glob(g, value) {
-			continue
-		}
-		if denies {
-			return false
-		}
-		permitted = true
-	}
-	return permitted
-}
-
 // Glob matches a pattern with * (any run of characters), ? and [sets]. Kinds,
 // groups and namespaces hold no slashes, so that path.Match serves. A malformed
 // pattern matches nothing.
 func Glob(pattern, value string) bool {
 	ok, err := path.Match(pattern, value)
 	return ok && err == nil
-}
-
-// GlobPath matches like Glob, and ** spans slashes, as in the source
-// repositories of a project. A lone * matches everything.
-func GlobPath(pattern, value string) bool {
-	if pattern == "*" || pattern == "**" {
-		return true
-	}
-	head, tail, deep := strings.Cut(pattern, "**")
-	if !deep {
-		return Glob(pattern, value)
-	}
-	// One ** at a time: the head must match a prefix, the rest some suffix.
-	for i := 0; i <= len(value); i++ {
-		if !Glob(head, value[:i]) {
-			continue
-		}
-		for j := i; j <= len(value); j++ {
-			if GlobPath(tail, value[j:]) {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -87,27 +87,3 @@ func TestAdmitRefusesTheWholeDelivery(t *testing.T) {
 		t.Errorf("got %v, %v", admitted, err)
 	}
 }
-
-func TestMatch(t *testing.T) {
-	tests := map[string]struct {
-		reason   string
-		patterns []Pattern
-		value    string
-		want     bool
-	}{
-		"none":        {"nothing listed permits nothing", nil, "https://git.example/a", false},
-		"all":         {"a lone star permits everything", []Pattern{"*"}, "https://git.example/a/b", true},
-		"one level":   {"a star does not span slashes", []Pattern{"https://git.example/*"}, "https://git.example/a/b", false},
-		"deep":        {"two stars do", []Pattern{"https://git.example/**"}, "https://git.example/a/b", true},
-		"denied":      {"a denial wins wherever it stands", []Pattern{"!https://git.example/bad", "https://git.example/*"}, "https://git.example/bad", false},
-		"only denied": {"a denial alone permits nothing", []Pattern{"!https://git.example/bad"}, "https://git.example/good", false},
-		"malformed":   {"a malformed pattern matches nothing", []Pattern{"https://git.example/["}, "https://git.example/[", false},
-	}
-	for name, tc := range tests {
-		t.Run(name, func(t *testing.T) {
-			if got := Match(tc.patterns, tc.value, GlobPath); got != tc.want {
-				t.Errorf("%s: got %t", tc.reason, got)
-			}
-		})
-	}
-}

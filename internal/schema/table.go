@@ -1,8 +1,6 @@
 package schema
 
 import (
-	"maps"
-
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -27,17 +25,6 @@ func (u Union) Lookup(gvk schema.GroupVersionKind) (Kind, bool) {
 		}
 	}
 	return Kind{}, false
-}
-
-// Declared returns the kinds that a CustomResourceDefinition among objects
-// declares, so that a custom resource beside its definition has a scope before
-// the cluster knows it.
-func Declared(objects []unstructured.Unstructured) Table {
-	t := Table{}
-	for i := range objects {
-		maps.Copy(t, FromCRD(&objects[i]))
-	}
-	return t
 }
 
 // FromCRD returns the kinds that one CustomResourceDefinition serves; empty for
