@@ -219,14 +219,27 @@ func (p *process) autopsy(kind string, err error, o Options) *fault.Error {
 	case strings.Contains(words, "stack overflow") || strings.Contains(words, "stack exceeds"):
 		return fault.New(fault.Limit, "%s recursed too deeply: more than %d MiB of stack", kind, maxStack>>20).
 			WithHint("something in the input refers to itself")
-	case outOfMemory(words):
+	case outOfMemory(words) || words == "" && p.exitCode() == silentExit:
 		return fault.New(fault.Limit, "%s needed more than %d MiB of memory", kind, o.MemoryLimit>>20)
 	}
 	f := fault.New(fault.Internal, "%s: the worker ended: %s", kind, p.lastWords(err))
-	if p.cmd.ProcessState != nil && p.cmd.ProcessState.ExitCode() == -1 { // by a signal
+	if p.exitCode() == -1 { // by a signal
 		return f.WithHint("if the container is short of memory, the kernel may have ended it")
 	}
 	return f
+}
+
+// silentExit is how a program built with the race detector ends when two of its
+// threads are refused memory at once: the second one ends the process before
+// the first has said why.
+const silentExit = 66
+
+// exitCode returns what the process ended with, -1 for a signal, -2 while it is not known.
+func (p *process) exitCode() int {
+	if p.cmd.ProcessState == nil {
+		return -2
+	}
+	return p.cmd.ProcessState.ExitCode()
 }
 
 // outOfMemory recognises how the Go runtime and the C library die of a limit.
