@@ -56,7 +56,7 @@ func NewHub(f Fetcher, now func() time.Time) *Hub {
 }
 
 // Get returns the revision for req: the last one if it was fetched no longer
-// than maxAge ago and no refresh was asked since, else what one fetch, shared
+// than maxAge ago, no refresh was asked since and it is not damaged, else what one fetch, shared
 // by all who wait, brings. ctx ends the waiting, not the fetch. Errors are the
 // fetcher's; an error is given again, without a fetch, for a short time that
 // grows with each failure. A request that ctx ends returns Unreachable.
@@ -126,7 +126,7 @@ func (h *Hub) look(ctx context.Context, req Request, maxAge time.Duration) (*cal
 	if a.err != nil && now.Before(a.retryAt) {
 		return nil, Revision{}, a.err
 	}
-	if a.err == nil && !a.stale && !a.began.IsZero() && now.Sub(a.began) <= maxAge {
+	if a.err == nil && !a.stale && !a.began.IsZero() && now.Sub(a.began) <= maxAge && !damaged(a.revision) {
 		return nil, a.revision, nil
 	}
 	a.running = &call{done: make(chan struct{})}
@@ -134,6 +134,11 @@ func (h *Hub) look(ctx context.Context, req Request, maxAge time.Duration) (*cal
 	// The fetch outlives the caller that happened to be first.
 	go h.run(context.WithoutCancel(ctx), req, a, a.running)
 	return a.running, Revision{}, nil
+}
+
+func damaged(r Revision) bool {
+	f, ok := r.Tree.(Fragile)
+	return ok && f.Damaged()
 }
 
 func (h *Hub) run(ctx context.Context, req Request, a *answer, c *call) {

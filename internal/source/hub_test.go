@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/tree"
 )
 
 // counting is a fetcher that takes a second, whose answers are numbered, and
@@ -62,7 +63,7 @@ func TestHubSharesOneFetch(t *testing.T) {
 		f := &counting{}
 		h := NewHub(f, time.Now)
 		req := Request{URL: "https://h/x"}
-		other := Request{URL: "https://h/x", Credential: BasicAuth("other", "u", "p")}
+		other := Request{URL: "https://h/x", Credential: NewCredential("other", Secret{Username: "u", Password: "p"})}
 		var wg sync.WaitGroup
 		for range 100 {
 			wg.Go(func() { get(t, h, req, 0) })
@@ -160,6 +161,27 @@ func TestHubBacksOff(t *testing.T) {
 			t.Errorf("after a refresh: revision %s, want %d", got, before+1)
 		}
 	})
+}
+
+// rotten is a tree that was found to be damaged.
+type rotten struct{ tree.Tree }
+
+func (rotten) Damaged() bool { return true }
+
+func TestHubFetchesDamagedTreesAnew(t *testing.T) {
+	n := 0
+	h := NewHub(fetcherFunc(func(Request) (Revision, error) {
+		n++
+		if n == 1 {
+			return Revision{Commit: "1", Tree: rotten{}}, nil
+		}
+		return Revision{Commit: fmt.Sprint(n), Tree: tree.FromFiles(nil)}, nil
+	}), time.Now)
+	for _, want := range []string{"1", "2", "2"} {
+		if got := get(t, h, Request{URL: "https://h/x"}, time.Hour); got != want {
+			t.Errorf("revision %s, want %s", got, want)
+		}
+	}
 }
 
 func TestHubCallerMayLeave(t *testing.T) {

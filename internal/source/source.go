@@ -4,45 +4,75 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/holdfastcd/holdfast/internal/tree"
 )
 
 // Ref chooses a revision of a Git repository. The first field set of Commit,
-// Branch counts; with both, Commit must be reachable from Branch. All empty: the
-// branch that the remote's HEAD names.
+// Name, SemVer, Tag, Target, Branch counts; a Commit beside a Branch must be
+// reachable from it. All empty: the branch that the remote's HEAD names.
 type Ref struct {
 	Branch string
+	Tag    string
+	// SemVer is a range of versions; the highest tag within it counts.
+	SemVer string
+	// Name is the full name of a ref: refs/heads/main, refs/pull/1/head.
+	Name string
+	// Target is whatever the remote has of that name, as Argo CD looks for it: a
+	// commit id, HEAD, a range of versions that a tag is in, a branch, a tag, any
+	// other ref, or the beginning of a commit id.
+	Target string
 	Commit string // full hexadecimal object id
 }
 
-// Credential authenticates to the remote. Its fields are secret, all but ID;
-// it formats and marshals as its ID only.
+// Credential is who asks a remote, and how: what authenticates, and what is
+// trusted on the way. Its fields are secret, all but ID; it formats and marshals
+// as its ID only.
 type Credential struct {
-	// ID is who asks: a stable name without secrets, e.g. "ns/secret@uid:resourceVersion"
-	// or "" for anonymous. Refs and trees are kept apart by it.
+	// ID is who asks: a stable name without secrets, e.g. "ns/secret@uid:resourceVersion",
+	// or "" for anonymous with the system's trust and proxy. It names everything
+	// that the Secret below holds: refs and trees are kept apart by it.
 	ID     string
-	secret *basic
+	secret *hidden
 }
 
-// basic hides its values in a function: also where a Credential is printed from
+// Secret is what a Credential hides. All fields are optional.
+type Secret struct {
+	Username, Password string // HTTP basic authentication; the user of SSH
+	Token              string // HTTP bearer token, sent instead of the two above
+	SSHKey             []byte // PEM; Password is its passphrase
+	KnownHosts         []byte // lines of known_hosts; SSH without it is refused
+	ClientCert         []byte // PEM
+	ClientKey          []byte // PEM
+	CA                 []byte // PEM; trusted instead of the system's
+	Proxy              *Proxy
+}
+
+// Proxy is the way to a remote. A nil one is the process's own.
+type Proxy struct {
+	URL                string // http, https or socks5, without credentials
+	Username, Password string
+	NoProxy            string // hosts that are asked directly, comma-separated
+}
+
+// hidden keeps its values in a function: also where a Credential is printed from
 // an unexported field, and none of the methods below is called, an address is
 // all that shows. The pointer keeps Credential comparable.
-type basic struct {
-	get func() (username, password string)
+type hidden struct{ get func() Secret }
+
+// NewCredential returns a credential; id must differ wherever secret differs.
+func NewCredential(id string, secret Secret) Credential {
+	return Credential{ID: id, secret: &hidden{func() Secret { return secret }}}
 }
 
-// BasicAuth returns a credential for HTTP basic authentication.
-func BasicAuth(id, username, password string) Credential {
-	return Credential{ID: id, secret: &basic{func() (string, string) { return username, password }}}
-}
-
-// Basic returns user name and password, empty for anonymous; only fetchers call it.
-func (c Credential) Basic() (username, password string) {
+// Secret returns what c hides, the zero value for anonymous; only fetchers call it.
+func (c Credential) Secret() Secret {
 	if c.secret == nil {
-		return "", ""
+		return Secret{}
 	}
 	return c.secret.get()
 }
@@ -61,7 +91,7 @@ func (c Credential) LogValue() slog.Value { return slog.StringValue(c.String()) 
 
 // Request asks for a revision.
 type Request struct {
-	URL        string // http or https; file only where the process owner allowed it
+	URL        string // http, https or ssh (git@host:path too); file only where the process owner allowed it
 	Ref        Ref
 	Credential Credential
 }
@@ -78,15 +108,34 @@ func (r Request) Key() Key {
 	return Key{URL: r.URL, Ref: r.Ref, CredentialID: r.Credential.ID}
 }
 
-// Revision is one immutable state of a source.
+// Revision is one immutable state of a source. At most one of Branch, Tag and
+// Name is set: what the commit was found by. None is, if that was its id alone.
 type Revision struct {
 	Commit string // full hexadecimal object id
-	Branch string // the branch it was resolved from; empty if asked by commit alone
+	Branch string // without refs/heads/
+	Tag    string // without refs/tags/
+	Name   string // the full name of a ref, as it was asked for
 	Tree   tree.Tree
+
+	Author  string    // of the commit: name and address
+	Date    time.Time // of the commit: when it was made
+	Message string    // of the commit; its beginning, if it is long
 }
 
-// Fetcher gets revisions from a remote. Errors are *fault.Error: Invalid (URL),
-// Refused (scheme), NotFound (ref), Unauthorized, Unreachable, Limit.
+// Ref returns what the commit was found by, in the short form that people read,
+// "" if that was its id alone.
+func (r Revision) Ref() string { return cmp.Or(r.Name, r.Tag, r.Branch) }
+
+// Fragile is a tree that can turn out to be damaged while it is read. The next
+// [Hub.Get] then fetches anew, however young the answer is.
+type Fragile interface {
+	Damaged() bool
+}
+
+// Fetcher gets revisions from a remote. Errors are *fault.Error: Invalid (URL,
+// ref, or what the credential holds), Refused (scheme, missing known_hosts),
+// Unsupported (scheme), NotFound (repository, ref), Unauthorized, Unreachable
+// (also: not trusted), Limit.
 type Fetcher interface {
 	Fetch(ctx context.Context, req Request) (Revision, error)
 }

@@ -12,9 +12,9 @@ import (
 )
 
 func TestCredentialsAreNeverPrinted(t *testing.T) {
-	c := BasicAuth("team/secret@1", "robot-user", "s3cret-word")
-	if user, password := c.Basic(); user != "robot-user" || password != "s3cret-word" {
-		t.Fatalf("Basic is %q %q", user, password)
+	c := NewCredential("team/secret@1", Secret{Username: "robot-user", Password: "s3cret-word"})
+	if got := c.Secret(); got.Username != "robot-user" || got.Password != "s3cret-word" {
+		t.Fatalf("Basic is %q %q", got.Username, got.Password)
 	}
 	req := Request{URL: "https://host/x", Credential: c}
 	type hidden struct{ request Request } // fmt cannot call methods of unexported fields
@@ -63,8 +63,30 @@ func TestCheckURL(t *testing.T) {
 		{url: "file://host/x", allowFile: true, kind: fault.Invalid, text: "three slashes"},
 		{url: "https://user:hunter2@host/x", kind: fault.Refused, text: "put username and password into a Secret"},
 		{url: "https://token@host/x", kind: fault.Refused, text: "holds credentials"},
-		{url: "ssh://git@host/x", kind: fault.Unsupported, text: "ssh URLs are not supported yet"},
-		{url: "git@host:org/x", kind: fault.Unsupported, text: "ssh URLs are not supported yet"},
+		{url: "ssh://git@host/org/x"},
+		{url: "ssh://host:2222/x.git"},
+		{url: "ssh://git@[::1]:22/~user/x"},
+		{url: "git@host:org/x.git"},
+		{url: "org-123@host.example.com:/srv/x"},
+		{url: "ssh://git:hunter2@host/x", kind: fault.Refused, text: "put username and password into a Secret"},
+		{url: "ssh://git@-oProxyCommand=x/y", kind: fault.Invalid},
+		{url: "ssh://-x@host/y", kind: fault.Invalid, text: "a user that no server has"},
+		{url: "ssh://%3bid@host/y", kind: fault.Invalid, text: "a user that no server has"},
+		{url: "ssh://git@host/a%0ab", kind: fault.Invalid, text: "names no repository"},
+		{url: "ssh://git@host", kind: fault.Invalid, text: "names no repository"},
+		{url: "ssh://git@host/", kind: fault.Invalid, text: "names no repository"},
+		{url: "ssh://git@host/x?a=b", kind: fault.Invalid, text: "no query"},
+		{url: "git@host:", kind: fault.Invalid, text: "git@host:path"},
+		{url: "git@host:-x", kind: fault.Invalid, text: "git@host:path"},
+		{url: "git@host::x", kind: fault.Invalid, text: "git@host:path"},
+		{url: "git@-host:x", kind: fault.Invalid, text: "git@host:path"},
+		{url: "-git@host:x", kind: fault.Invalid, text: "git@host:path"},
+		{url: "a@b@host:x", kind: fault.Invalid, text: "cannot exist"},
+		{url: "git@host:x;id", kind: fault.Invalid, text: "characters"},
+		{url: "git@host:$(id)", kind: fault.Invalid, text: "characters"},
+		{url: "git@host:`id`", kind: fault.Invalid, text: "characters"},
+		{url: "git:hunter2@host:x", kind: fault.Unsupported},
+		{url: "git+ssh://git@host/x", kind: fault.Unsupported, text: `scheme "git+ssh"`},
 		{url: "git://host/x", kind: fault.Unsupported, text: `scheme "git"`},
 		{url: "ext::sh -c x", kind: fault.Invalid, text: "characters"},
 		{url: "ext::sh", kind: fault.Unsupported},
@@ -95,6 +117,28 @@ func TestCheckURL(t *testing.T) {
 		}
 		if err != nil && strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%q: the error repeats a password: %v", test.url, err)
+		}
+	}
+}
+
+func TestSplitSSH(t *testing.T) {
+	tests := []struct{ url, user, address, path string }{
+		{"git@host:org/x.git", "git", "host:22", "org/x.git"},
+		{"git@Host:/srv/x", "git", "host:22", "/srv/x"},
+		{"ssh://git@host/org/x.git", "git", "host:22", "/org/x.git"},
+		{"ssh://host:2222/x", "", "host:2222", "/x"},
+		{"ssh://me@[::1]/~/x", "me", "[::1]:22", "~/x"},
+		{"ssh://me@host/a%20b", "me", "host:22", "/a b"},
+	}
+	for _, test := range tests {
+		user, address, path, ok := SplitSSH(test.url)
+		if !ok || user != test.user || address != test.address || path != test.path {
+			t.Errorf("%q: %q %q %q %v", test.url, user, address, path, ok)
+		}
+	}
+	for _, url := range []string{"https://host/x", "file:///x", "http://git@host:22/x", "%zz"} {
+		if _, _, _, ok := SplitSSH(url); ok {
+			t.Errorf("%q is taken for ssh", url)
 		}
 	}
 }

@@ -1,9 +1,12 @@
 package source
 
 import (
+	"cmp"
+	"net"
 	"net/url"
 	"path"
 	"strings"
+	"unicode"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
 )
@@ -11,10 +14,10 @@ import (
 // maxURL is longer than any address that works in practice.
 const maxURL = 2048
 
-// CheckURL refuses what must not be fetched. Only http and https are fetched;
-// allowFile is the process owner's word (never a tenant's) that file is, too.
-// Errors are *fault.Error and never repeat a password: Invalid, Refused (file),
-// Unsupported (ssh and other schemes).
+// CheckURL refuses what must not be fetched. What is fetched is http, https and
+// ssh, the latter also as git@host:path; allowFile is the process owner's word
+// (never a tenant's) that file is, too. Errors are *fault.Error and never repeat
+// a password: Invalid, Refused (file, credentials), Unsupported (other schemes).
 func CheckURL(raw string, allowFile bool) error {
 	if raw == "" {
 		return fault.New(fault.Invalid, "the URL is empty")
@@ -22,8 +25,8 @@ func CheckURL(raw string, allowFile bool) error {
 	if len(raw) > maxURL || strings.ContainsFunc(raw, unfit) {
 		return fault.New(fault.Invalid, "the URL is too long or holds characters that have no place in one")
 	}
-	if isSCP(raw) {
-		return unsupportedSSH()
+	if before, _, _ := strings.Cut(raw, ":"); isSCP(raw) && strings.Contains(before, "@") {
+		return checkSCP(raw)
 	}
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -35,24 +38,85 @@ func CheckURL(raw string, allowFile bool) error {
 		return checkHTTP(u)
 	case "file":
 		return checkFile(u, allowFile)
-	case "ssh", "git+ssh":
-		return unsupportedSSH()
+	case "ssh":
+		return checkSSH(u)
 	case "":
 		return fault.New(fault.Invalid, "the URL has no scheme").WithHint("write https://host/path")
 	}
-	return fault.New(fault.Unsupported, "URLs of scheme %q are not supported", u.Scheme).WithHint("use https")
+	return fault.New(fault.Unsupported, "URLs of scheme %q are not supported", u.Scheme).WithHint("use https or ssh")
 }
 
 func checkHTTP(u *url.URL) error {
+	if u.User != nil {
+		return errCredentials()
+	}
+	return checkHost(u)
+}
+
+func checkSSH(u *url.URL) error {
+	if _, ok := u.User.Password(); ok {
+		return errCredentials()
+	}
+	user := u.User.Username()
+	if strings.HasPrefix(user, "-") || strings.ContainsFunc(user, unfit) {
+		return fault.New(fault.Invalid, "the URL names a user that no server has")
+	}
+	if strings.ContainsFunc(u.Path, unicode.IsControl) || len(u.Path) < 2 {
+		return fault.New(fault.Invalid, "the URL names no repository")
+	}
+	return checkHost(u)
+}
+
+func checkHost(u *url.URL) error {
 	switch {
-	case u.User != nil:
-		return fault.New(fault.Refused, "the URL holds credentials").WithHint("put username and password into a Secret and refer to it")
-	case u.Hostname() == "" || strings.HasPrefix(u.Host, "-"):
+	case u.Hostname() == "" || strings.HasPrefix(u.Hostname(), "-"):
 		return fault.New(fault.Invalid, "the URL names no host")
 	case u.RawQuery != "" || u.Fragment != "" || u.Opaque != "":
 		return fault.New(fault.Invalid, "the URL of a repository has no query and no fragment")
 	}
 	return nil
+}
+
+// checkSCP checks user@host:path. A name that begins with a dash would be an
+// option to a command, here or at the other end.
+func checkSCP(raw string) error {
+	user, host, p := splitSCP(raw)
+	for _, part := range []string{user, host, p} {
+		if part == "" || part[0] == '-' || part[0] == ':' {
+			return fault.New(fault.Invalid, "the URL is not of the form git@host:path")
+		}
+	}
+	if strings.Trim(user, nameChars+"_+") != "" || strings.Trim(host, nameChars) != "" {
+		return fault.New(fault.Invalid, "the URL names a user or a host that cannot exist")
+	}
+	return nil
+}
+
+const nameChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-"
+
+func splitSCP(raw string) (user, host, p string) {
+	user, rest, _ := strings.Cut(raw, "@")
+	host, p, _ = strings.Cut(rest, ":")
+	return user, host, p
+}
+
+// SplitSSH takes a URL that [CheckURL] accepts apart: the user ("" if none is
+// named), host:port in lower case, and the repository's path as the server wants to hear it.
+// ok is false if it is not one of ssh.
+func SplitSSH(raw string) (user, address, p string, ok bool) {
+	if isSCP(raw) {
+		user, host, p := splitSCP(raw)
+		return user, net.JoinHostPort(strings.ToLower(host), "22"), p, true
+	}
+	u, err := url.Parse(raw)
+	if err != nil || u.Scheme != "ssh" {
+		return "", "", "", false
+	}
+	p = u.Path
+	if strings.HasPrefix(p, "/~") { // a home directory is no absolute path
+		p = p[1:]
+	}
+	return u.User.Username(), net.JoinHostPort(strings.ToLower(u.Hostname()), cmp.Or(u.Port(), "22")), p, true
 }
 
 func checkFile(u *url.URL, allowed bool) error {
@@ -65,8 +129,8 @@ func checkFile(u *url.URL, allowed bool) error {
 	return nil
 }
 
-func unsupportedSSH() error {
-	return fault.New(fault.Unsupported, "ssh URLs are not supported yet").WithHint("use https with a user name and a token")
+func errCredentials() error {
+	return fault.New(fault.Refused, "the URL holds credentials").WithHint("put username and password into a Secret and refer to it")
 }
 
 // unfit is true for what belongs to shells, terminals and headers, not to URLs.

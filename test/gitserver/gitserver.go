@@ -1,5 +1,6 @@
 // Package gitserver is a real Git server on a loopback port: bare repositories
-// served by `git http-backend`. Tests, the demo and the benchmark deliver from
+// served by `git http-backend`, over HTTP, HTTPS with a CA of its own, and SSH,
+// and [Proxy], through which it can be reached. Tests, the demo and the benchmark deliver from
 // it, and a person may clone from it and push to it. It needs the git binary,
 // and nothing of the user's Git configuration. Anyone who can reach the port
 // may push: it is for throw-away repositories only.
@@ -12,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/cgi"
@@ -38,6 +40,15 @@ type Options struct {
 	Address string
 	// Username and Password, if either is set, are asked of every request.
 	Username, Password string
+	// Token, if set, is asked of every request as a bearer token.
+	Token string
+	// TLS serves https with a certificate of a CA that nobody knows but [Server.CA].
+	TLS bool
+	// ClientCert demands the certificate of [Server.ClientCert]; it implies TLS.
+	ClientCert bool
+	// AuthorizedKeys, if set, has SSH be served, too, on a port of its own, to
+	// those who hold one of these keys. Each is a line as ssh-keygen writes it.
+	AuthorizedKeys []string
 	// OnPush is called after a push over HTTP, once for each branch it changed,
 	// before the pusher gets the answer. Commits made with [Repo] do not count.
 	OnPush func(Push)
@@ -55,6 +66,8 @@ type Server struct {
 	listener  net.Listener
 	pushing   sync.Mutex
 	served    chan struct{}
+	trust     *authority // nil without TLS
+	ssh       *sshServer // nil without authorised keys
 }
 
 // Start serves the bare repositories below dir, a directory that it may create.
@@ -81,12 +94,45 @@ func Start(dir string, opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.http = &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second}
+	s.http = &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
+	serve := func() error { return s.http.Serve(s.listener) }
+	if opts.TLS || opts.ClientCert {
+		if s.trust, err = newAuthority(opts.Now()); err != nil {
+			return nil, errors.Join(err, s.listener.Close())
+		}
+		s.http.TLSConfig = s.trust.config(opts.ClientCert)
+		serve = func() error { return s.http.ServeTLS(s.listener, "", "") }
+	}
+	if len(opts.AuthorizedKeys) > 0 {
+		if s.ssh, err = s.serveSSH(opts.AuthorizedKeys); err != nil {
+			return nil, errors.Join(err, s.listener.Close())
+		}
+	}
 	go func() {
 		defer close(s.served)
-		_ = s.http.Serve(s.listener) // ends with Close
+		_ = serve() // ends with Close
 	}()
 	return s, nil
+}
+
+// T is the part of testing.TB that [New] needs.
+type T interface {
+	Helper()
+	Fatal(args ...any)
+	TempDir() string
+	Cleanup(f func())
+}
+
+// New starts a server for a test, which ends with it; its repositories are in a
+// directory of the test's.
+func New(t T, opts Options) *Server {
+	t.Helper()
+	s, err := Start(t.TempDir(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
 }
 
 // Close stops serving at once and waits for the server's goroutine. The
@@ -94,11 +140,22 @@ func Start(dir string, opts Options) (*Server, error) {
 func (s *Server) Close() error {
 	err := s.http.Close()
 	<-s.served
+	if s.ssh != nil {
+		err = errors.Join(err, s.ssh.close())
+	}
 	return err
 }
 
 // BaseURL returns the server's address without a trailing slash.
-func (s *Server) BaseURL() string { return "http://" + s.listener.Addr().String() }
+func (s *Server) BaseURL() string {
+	if s.trust != nil {
+		return "https://" + s.Addr()
+	}
+	return "http://" + s.Addr()
+}
+
+// Addr returns host:port of the HTTP server.
+func (s *Server) Addr() string { return s.listener.Addr().String() }
 
 // URL returns the address of a repository.
 func (s *Server) URL(repo string) string { return s.BaseURL() + "/" + repo + ".git" }
@@ -107,6 +164,9 @@ func (s *Server) handler() http.Handler {
 	var h http.Handler = http.HandlerFunc(s.serve)
 	if s.opts.Username != "" || s.opts.Password != "" {
 		h = s.authenticate(h)
+	}
+	if s.opts.Token != "" {
+		h = s.authorize(h)
 	}
 	if s.opts.Wrap != nil {
 		h = s.opts.Wrap(h)
@@ -120,6 +180,17 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 		if subtle.ConstantTimeCompare([]byte(user+"\x00"+password), []byte(s.opts.Username+"\x00"+s.opts.Password)) != 1 {
 			w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
 			http.Error(w, "credentials are required", http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) authorize(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte("Bearer "+s.opts.Token)) != 1 {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="git"`)
+			http.Error(w, "a token is required", http.StatusUnauthorized)
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -1,7 +1,10 @@
 package gitserver
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -137,5 +140,61 @@ func TestBasicAuth(t *testing.T) {
 		if res.StatusCode != want {
 			t.Errorf("password %q: status %d, want %d", password, res.StatusCode, want)
 		}
+	}
+}
+
+func TestTagsAndRefs(t *testing.T) {
+	_, r := start(t, Options{})
+	str := must[string](t)
+	id := str(r.Commit("first", Put("a", "1")))
+	for name, message := range map[string]string{"plain": "", "annotated": "note"} {
+		if err := r.Tag(name, id, message); err != nil {
+			t.Fatal(err)
+		}
+		if got := str(r.Git("rev-parse", name+"^{commit}")); got != id {
+			t.Errorf("tag %s leads to %s", name, got)
+		}
+		if got := str(r.Git("cat-file", "-t", name)) == "tag"; got != (message != "") {
+			t.Errorf("tag %s is annotated: %v", name, got)
+		}
+	}
+	if err := r.SetRef("refs/pull/1/head", id); err != nil {
+		t.Fatal(err)
+	}
+	if got := str(r.Git("rev-parse", "refs/pull/1/head")); got != id {
+		t.Errorf("the ref is at %s", got)
+	}
+	if err := r.RemoveRef("refs/pull/1/head"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Git("rev-parse", "--verify", "refs/pull/1/head"); err == nil {
+		t.Error("the ref is still there")
+	}
+}
+
+func TestProxy(t *testing.T) {
+	s := New(t, Options{TLS: true, Token: "t0ken"})
+	p := NewProxy(t, ProxyOptions{Username: "u", Password: "p", Resolve: map[string]string{"git.example.com:443": s.Addr()}})
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(s.CA())
+	get := func(user *url.Userinfo) (int, error) {
+		proxy, err := url.Parse(p.URL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		proxy.User = user
+		transport := &http.Transport{Proxy: http.ProxyURL(proxy), TLSClientConfig: &tls.Config{RootCAs: pool}}
+		defer transport.CloseIdleConnections()
+		res, err := (&http.Client{Transport: transport}).Get("https://git.example.com/none.git/info/refs")
+		if err != nil {
+			return 0, err
+		}
+		return res.StatusCode, res.Body.Close()
+	}
+	if code, err := get(url.UserPassword("u", "p")); err != nil || code != http.StatusUnauthorized {
+		t.Errorf("through the proxy, without the server's token: %d, %v", code, err)
+	}
+	if _, err := get(nil); err == nil || p.Refused() != 1 || p.Requests() != 1 {
+		t.Errorf("without credentials: %v; %d refused, %d served, want one of each", err, p.Refused(), p.Requests())
 	}
 }

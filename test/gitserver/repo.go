@@ -186,6 +186,28 @@ func (r *Repo) Remove() error {
 	return err
 }
 
+// SetRef moves any ref to any object, creating it if need be. name is a full
+// one: refs/tags/v1, refs/pull/1/head.
+func (r *Repo) SetRef(name, id string) error {
+	_, err := r.Git("update-ref", name, id)
+	return err
+}
+
+// RemoveRef deletes any ref by its full name.
+func (r *Repo) RemoveRef(name string) error {
+	_, err := r.Git("update-ref", "-d", name)
+	return err
+}
+
+// Tag makes or moves a tag: an annotated one if there is a message.
+func (r *Repo) Tag(name, id, message string) error {
+	if message == "" {
+		return r.SetRef("refs/tags/"+name, id)
+	}
+	_, err := r.Git("-c", "user.name=Holdfast Test", "-c", "user.email=test@example.com", "tag", "-f", "-a", "-m", message, name, id)
+	return err
+}
+
 // Branches returns all branches with their commits.
 func (r *Repo) Branches() (map[string]string, error) {
 	out, err := r.Git("for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", "refs/heads")

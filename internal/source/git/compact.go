@@ -101,19 +101,19 @@ func (r *repo) reachable(held []*snapshot) ([]plumbing.Hash, error) {
 		ids = append(ids, id)
 		return true
 	}
-	var walk func(id plumbing.Hash) error
-	walk = func(id plumbing.Hash) error {
+	var walk func(s *snapshot, id plumbing.Hash) error
+	walk = func(s *snapshot, id plumbing.Hash) error {
 		if !visit(id) {
 			return nil
 		}
-		entries, err := r.listing(digest(id), r.generation.Load())
+		entries, err := r.listing(digest(id), s)
 		if err != nil {
 			return err
 		}
 		for _, e := range entries {
 			switch e.Kind {
 			case tree.Dir:
-				if err := walk(hash(e.Digest)); err != nil {
+				if err := walk(s, hash(e.Digest)); err != nil {
 					return err
 				}
 			case tree.Submodule:
@@ -125,7 +125,7 @@ func (r *repo) reachable(held []*snapshot) ([]plumbing.Hash, error) {
 	}
 	for _, s := range held {
 		visit(s.commit)
-		if err := walk(s.root); err != nil {
+		if err := walk(s, s.root); err != nil {
 			return nil, err
 		}
 	}

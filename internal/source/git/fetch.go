@@ -3,10 +3,14 @@ package git
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"io"
 	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
@@ -15,7 +19,11 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/transport"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/source"
 )
+
+// depths are how far history is fetched, step by step, to find a commit in it.
+var depths = []int{50, 1000, allHistory}
 
 const (
 	allHistory = 0x7fffffff // what Git's protocol takes for "no limit"
@@ -23,25 +31,30 @@ const (
 	maxCommit  = 1 << 20
 	maxWalk    = 5_000_000
 	maxKnown   = 10_000
+	maxTold    = 4 << 10
+	maxTime    = 253_402_300_799 // the end of the year 9999
 )
 
-// revision returns the tree of the wanted commit. When the store turns out to
-// be damaged, it starts anew, once.
-func (r *repo) revision(ctx context.Context, c *connection, want target) (*snapshot, error) {
-	s, err := r.tryRevision(ctx, c, want)
+// revision returns the tree of the commit that a request wants. When the store
+// turns out to be damaged, it starts anew, once.
+func (r *repo) revision(ctx context.Context, c *connection, want target, req source.Request) (*snapshot, error) {
+	s, err := r.tryRevision(ctx, c, want, req)
 	if err == nil || !r.broken.Load() {
 		return s, err
 	}
 	if err := r.reset(); err != nil {
 		return nil, err
 	}
-	return r.tryRevision(ctx, c, want)
+	return r.tryRevision(ctx, c, want, req)
 }
 
-func (r *repo) tryRevision(ctx context.Context, c *connection, want target) (*snapshot, error) {
+func (r *repo) tryRevision(ctx context.Context, c *connection, want target, req source.Request) (*snapshot, error) {
 	commit, err := r.bring(ctx, c, want)
 	if err == nil {
-		return r.snapshot(commit)
+		var s *snapshot
+		if s, err = r.snapshot(commit, req); err == nil {
+			return s, nil
+		}
 	}
 	if errors.Is(err, errCorrupt) || errors.Is(err, errMissing) {
 		r.broken.Store(true)
@@ -51,8 +64,14 @@ func (r *repo) tryRevision(ctx context.Context, c *connection, want target) (*sn
 
 // bring makes the wanted commit available and returns it.
 func (r *repo) bring(ctx context.Context, c *connection, want target) (plumbing.Hash, error) {
-	if want.commit.IsZero() {
-		return r.ensure(ctx, c, want.tip)
+	if !want.tip.IsZero() {
+		id, err := r.ensure(ctx, c, want.tip)
+		if err != nil || want.commit.IsZero() || id == want.commit {
+			return id, err
+		}
+	}
+	if want.prefix != "" {
+		return r.expand(ctx, c, slices.Concat(want.groups...), want.prefix)
 	}
 	for _, tips := range want.groups {
 		if slices.Contains(tips, want.commit) {
@@ -73,7 +92,7 @@ func (r *repo) bring(ctx context.Context, c *connection, want target) (plumbing.
 // ensure fetches what a ref points to, if it is not here, and returns the commit.
 func (r *repo) ensure(ctx context.Context, c *connection, tip plumbing.Hash) (plumbing.Hash, error) {
 	if !slices.Contains(r.state.Tips, tip) {
-		if err := r.download(ctx, c, []plumbing.Hash{tip}, false); err != nil {
+		if err := r.download(ctx, c, []plumbing.Hash{tip}, 1); err != nil {
 			return tip, err
 		}
 	}
@@ -98,33 +117,99 @@ func (r *repo) peel(id plumbing.Hash) (plumbing.Hash, error) {
 }
 
 // reaches reports whether one of the tips leads to commit. It fetches history
-// when what is here does not suffice to tell.
+// when what is here does not suffice to tell, more of it each time: most often
+// somebody pins, or goes back to, what was there lately.
 func (r *repo) reaches(ctx context.Context, c *connection, tips []plumbing.Hash, commit plumbing.Hash) (bool, error) {
-	found, whole, err := r.walk(ctx, tips, commit)
-	if found || whole || err != nil {
-		return found, err
-	}
-	if err := r.download(ctx, c, tips, true); err != nil {
-		return false, err
-	}
-	found, _, err = r.walk(ctx, tips, commit)
-	return found, err
-}
-
-// walk looks for commit among the ancestors of tips that are here. whole says
-// that none was missing.
-func (r *repo) walk(ctx context.Context, tips []plumbing.Hash, commit plumbing.Hash) (found, whole bool, err error) {
-	whole = true
 	for _, tip := range tips {
 		if r.known[ancestry{tip, commit}] {
-			return true, true, nil
+			return true, nil
 		}
 	}
+	for _, depth := range append([]int{0}, depths...) {
+		if depth > 0 {
+			if err := r.download(ctx, c, tips, depth); err != nil {
+				return false, err
+			}
+		}
+		var from plumbing.Hash
+		whole, err := r.walk(ctx, tips, func(tip, id plumbing.Hash) bool {
+			if id == commit {
+				from = tip
+			}
+			return id != commit
+		})
+		if err != nil {
+			return false, err
+		}
+		if !from.IsZero() {
+			r.remember(ancestry{from, commit})
+			return true, nil
+		}
+		if whole {
+			break
+		}
+	}
+	return false, nil
+}
+
+// expand returns the one commit among the ancestors of tips whose id begins with
+// prefix. It looks at all of them: who takes the first one can be given another
+// commit by whoever manages to push one of a like id. Errors: NotFound, Invalid
+// (several commits).
+func (r *repo) expand(ctx context.Context, c *connection, tips []plumbing.Hash, prefix string) (plumbing.Hash, error) {
+	key := abbreviation{prefix, digestOf(tips)}
+	if id, ok := r.expanded[key]; ok {
+		return id, nil
+	}
+	var found []plumbing.Hash
+	look := func() (bool, error) {
+		found = nil
+		return r.walk(ctx, tips, func(_, id plumbing.Hash) bool {
+			if strings.HasPrefix(id.String(), prefix) {
+				found = append(found, id)
+			}
+			return true
+		})
+	}
+	whole, err := look()
+	if err == nil && !whole {
+		if err = r.download(ctx, c, tips, allHistory); err == nil {
+			_, err = look()
+		}
+	}
+	switch {
+	case err != nil:
+		return plumbing.ZeroHash, err
+	case len(found) == 0:
+		return plumbing.ZeroHash, fault.New(fault.NotFound, "the repository has no branch, tag, version or commit %q", prefix)
+	case len(found) > 1:
+		return plumbing.ZeroHash, fault.New(fault.Invalid, "several commits have an id that begins with %q", prefix).WithHint("write all of its 40 hexadecimal digits")
+	}
+	if r.expanded == nil || len(r.expanded) >= maxKnown {
+		r.expanded = map[abbreviation]plumbing.Hash{}
+	}
+	r.expanded[key] = found[0]
+	return found[0], nil
+}
+
+// digestOf stands for a list of refs.
+func digestOf(tips []plumbing.Hash) [sha256.Size]byte {
+	h := sha256.New()
+	for _, t := range tips {
+		h.Write(t[:])
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// walk shows the ancestors of tips that are here to visit, each once, until that
+// returns false. whole says that it got to see all, and that none was missing.
+func (r *repo) walk(ctx context.Context, tips []plumbing.Hash, visit func(tip, id plumbing.Hash) bool) (whole bool, err error) {
+	whole = true
 	seen := map[plumbing.Hash]bool{}
 	for _, tip := range tips {
 		next, err := r.start(tip, &whole)
 		if err != nil {
-			return false, false, err
+			return false, err
 		}
 		for len(next) > 0 {
 			id := next[len(next)-1]
@@ -135,20 +220,19 @@ func (r *repo) walk(ctx context.Context, tips []plumbing.Hash, commit plumbing.H
 			seen[id] = true
 			parents, here, err := r.parents(ctx, id, len(seen))
 			if err != nil {
-				return false, false, err
+				return false, err
 			}
 			if !here {
 				whole = false
 				continue
 			}
-			if id == commit {
-				r.remember(ancestry{tip, commit})
-				return true, true, nil
+			if !visit(tip, id) {
+				return false, nil
 			}
 			next = append(next, parents...)
 		}
 	}
-	return false, whole, nil
+	return whole, nil
 }
 
 // start returns the commit that a ref points to, as a list: none if it is not here.
@@ -190,11 +274,11 @@ func (r *repo) remember(a ancestry) {
 	r.known[a] = true
 }
 
-// download fetches the wanted tips, without history unless it is asked for,
-// and without what is here already.
-func (r *repo) download(ctx context.Context, c *connection, wants []plumbing.Hash, history bool) error {
+// download fetches the wanted tips with as many commits of their history, and
+// without what is here already.
+func (r *repo) download(ctx context.Context, c *connection, wants []plumbing.Hash, depth int) error {
 	st := r.state
-	req := r.request(c, wants, history)
+	req := r.request(c, wants, depth)
 	if req.IsEmpty() {
 		return nil
 	}
@@ -220,7 +304,7 @@ func (r *repo) download(ctx context.Context, c *connection, wants []plumbing.Has
 	return r.add(p, st)
 }
 
-func (r *repo) request(c *connection, wants []plumbing.Hash, history bool) *packp.UploadPackRequest {
+func (r *repo) request(c *connection, wants []plumbing.Hash, depth int) *packp.UploadPackRequest {
 	st := r.state
 	supported := c.refs.Capabilities
 	req := packp.NewUploadPackRequestFromCapabilities(supported)
@@ -238,11 +322,8 @@ func (r *repo) request(c *connection, wants []plumbing.Hash, history bool) *pack
 	// capability because its own parser cannot complete such a pack.
 	_ = req.Capabilities.Set(capability.ThinPack)
 	req.Shallows = slices.Clone(st.Shallow)
-	switch {
-	case !history:
-		req.Depth = packp.DepthCommits(1)
-	case len(st.Shallow) > 0:
-		req.Depth = packp.DepthCommits(allHistory)
+	if depth < allHistory || len(st.Shallow) > 0 {
+		req.Depth = packp.DepthCommits(depth)
 	}
 	return req
 }
@@ -273,6 +354,7 @@ func union(a, b []plumbing.Hash) []plumbing.Hash {
 type commit struct {
 	tree    plumbing.Hash
 	parents []plumbing.Hash
+	rest    []byte // from the author on
 }
 
 func parseCommit(content []byte) (commit, error) {
@@ -284,11 +366,49 @@ func parseCommit(content []byte) (commit, error) {
 		_, rest, ok := bytes.Cut(content, []byte("\n"))
 		var parent plumbing.Hash
 		if !ok || !parseID(rest, "parent ", &parent) {
+			c.rest = rest
 			return c, nil
 		}
 		c.parents = append(c.parents, parent)
 		content = rest
 	}
+}
+
+// told is what a commit says for people. It is a stranger's text.
+type told struct {
+	author, message string
+	date            time.Time
+}
+
+// tell reads the headers and the message of a commit (git's commit-object format:
+// lines "author Name <address> seconds zone" and "committer …", an empty line,
+// the message). What is not as it should be is left out.
+func (c commit) tell() told {
+	var out told
+	headers, message, _ := bytes.Cut(c.rest, []byte("\n\n"))
+	out.message = text(message)
+	for line := range bytes.Lines(headers) {
+		key, value, _ := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte(" "))
+		end := bytes.LastIndexByte(value, '>')
+		if end < 0 {
+			continue
+		}
+		switch string(key) {
+		case "author":
+			out.author = text(value[:end+1])
+		case "committer":
+			seconds, _, _ := bytes.Cut(bytes.TrimSpace(value[end+1:]), []byte(" "))
+			if n, err := strconv.ParseInt(string(seconds), 10, 64); err == nil && n >= 0 && n <= maxTime {
+				out.date = time.Unix(n, 0).UTC()
+			}
+		}
+	}
+	return out
+}
+
+// text is the beginning of what a commit says, as valid UTF-8.
+func text(b []byte) string {
+	return strings.ToValidUTF8(string(b[:min(len(b), maxTold)]), "")
 }
 
 // parseID reads a line of the form "key id" at the beginning of content.

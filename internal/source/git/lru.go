@@ -8,7 +8,8 @@ import (
 // lru keeps values up to a total cost, and forgets the one unused for longest.
 // It is safe for concurrent use; values must not be changed once they are in.
 type lru[K comparable, V any] struct {
-	limit int64
+	limit   int64
+	dropped func(V) // told what was forgotten; may be nil; set before use
 
 	mu    sync.Mutex
 	cost  int64
@@ -47,10 +48,24 @@ func (c *lru[K, V]) put(key K, value V, cost int64) {
 	}
 	c.items[key] = c.order.PushFront(item[K, V]{key, value, cost})
 	c.cost += cost
-	for c.cost > c.limit {
+	c.shrink(c.limit)
+}
+
+// clear forgets everything.
+func (c *lru[K, V]) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.shrink(0)
+}
+
+func (c *lru[K, V]) shrink(limit int64) {
+	for c.cost > limit {
 		last := c.order.Back()
 		old := c.order.Remove(last).(item[K, V]) //nolint:forcetypeassert // nothing else is ever put in
 		delete(c.items, old.key)
 		c.cost -= old.cost
+		if c.dropped != nil {
+			c.dropped(old.value)
+		}
 	}
 }

@@ -3,7 +3,6 @@ package git
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
 	"io/fs"
@@ -13,8 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing"
@@ -32,64 +31,99 @@ import (
 
 // remote opens connections to Git servers.
 type remote struct {
-	http *http.Transport
-	git  transport.Transport
+	opts Options
+	dir  string // for short-lived files
 	file transport.Transport
+
+	mu     sync.Mutex
+	routes *lru[string, *route] // by the ID of the credential
 }
 
 // connection is one exchange with a server, which has told its refs.
 type connection struct {
-	upload transport.UploadPackSession
+	upload uploader
 	refs   *packp.AdvRefs
 }
 
-func newRemote(opts Options) *remote {
-	base := &http.Transport{
-		Proxy:                  opts.Proxy,
-		DialContext:            (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout:    15 * time.Second,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-		ResponseHeaderTimeout:  time.Minute,
-		MaxResponseHeaderBytes: 64 << 10,
-		MaxIdleConnsPerHost:    4,
-		IdleConnTimeout:        90 * time.Second,
-		ForceAttemptHTTP2:      true,
-	}
-	// go-git's transport drops credentials when a redirect leaves the host,
-	// and follows redirects of the first question only.
-	client := &http.Client{Transport: guard{base, opts}}
-	return &remote{http: base, git: githttp.NewClient(client), file: server.NewClient(disk{})}
+// uploader sends packs.
+type uploader interface {
+	UploadPack(ctx context.Context, req *packp.UploadPackRequest) (*packp.UploadPackResponse, error)
+	Close() error
 }
 
-func (r *remote) close() { r.http.CloseIdleConnections() }
+func newRemote(dir string, opts Options) *remote {
+	routes := newLRU[string, *route](maxRoutes)
+	routes.dropped = (*route).close
+	return &remote{opts: opts, dir: dir, file: server.NewClient(disk{}), routes: routes}
+}
+
+func (r *remote) close() { r.routes.clear() }
+
+// route returns the way of a credential. Errors: Invalid.
+func (r *remote) route(c source.Credential) (*route, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if known, ok := r.routes.get(c.ID); ok {
+		return known, nil
+	}
+	way, err := newRoute(r.opts, c.Secret())
+	if err != nil {
+		return nil, err
+	}
+	r.routes.put(c.ID, way, 1)
+	return way, nil
+}
 
 // connect asks for the refs that the request's credential may see.
 func (r *remote) connect(ctx context.Context, req source.Request) (*connection, error) {
+	if _, _, _, ok := source.SplitSSH(req.URL); ok {
+		return r.connectSSH(ctx, req)
+	}
 	endpoint, err := transport.NewEndpoint(req.URL)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "the URL cannot be parsed")
 	}
-	client := r.git
-	if endpoint.Protocol == "file" {
-		client = r.file
+	client := r.file
+	if endpoint.Protocol != "file" {
+		way, err := r.route(req.Credential)
+		if err != nil {
+			return nil, err
+		}
+		client = way.git
 	}
-	var auth transport.AuthMethod
-	if user, password := req.Credential.Basic(); user != "" || password != "" {
-		auth = &githttp.BasicAuth{Username: user, Password: password}
-	}
-	upload, err := client.NewUploadPackSession(endpoint, auth)
+	upload, err := client.NewUploadPackSession(endpoint, authentication(req.Credential.Secret()))
 	if err != nil {
 		return nil, err
 	}
-	over := new(atomic.Bool)
-	refs, err := upload.AdvertisedReferencesContext(context.WithValue(ctx, overKey{}, over))
-	if over.Load() {
+	trip := &trip{origin: origin(req.URL)}
+	refs, err := upload.AdvertisedReferencesContext(context.WithValue(ctx, tripKey{}, trip))
+	if trip.over.Load() {
 		return nil, errOver() // the decoder has hidden it
 	}
 	if err != nil {
 		return nil, err
 	}
 	return &connection{upload, refs}, nil
+}
+
+// authentication is what HTTP sends along, nil for nothing.
+func authentication(s source.Secret) transport.AuthMethod {
+	switch {
+	case s.Token != "":
+		return &githttp.TokenAuth{Token: s.Token}
+	case s.Username != "" || s.Password != "":
+		return &githttp.BasicAuth{Username: s.Username, Password: s.Password}
+	}
+	return nil
+}
+
+// origin is scheme and host of a URL.
+func origin(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + strings.ToLower(u.Host)
 }
 
 // disk opens repositories named by file URLs.
@@ -106,17 +140,46 @@ func (disk) Load(endpoint *transport.Endpoint) (storer.Storer, error) {
 	return filesystem.NewStorage(osfs.New(dir), cache.NewObjectLRU(cache.MiByte)), nil
 }
 
-// guard turns refusals into errors of ours and bounds what is read.
+// guard turns refusals into errors of ours, bounds what is read, and keeps a
+// client certificate at home.
 type guard struct {
-	next http.RoundTripper
-	opts Options
+	next      http.RoundTripper
+	opts      Options
+	certified bool         // next shows a client certificate to whoever asks for one
+	asked     *atomic.Bool // a server asked for one, and has not answered since
 }
 
+// hungUp explains an error after a handshake in which the server asked for a
+// certificate: it says what it does not like about it, and hangs up, and whoever
+// still writes by then does not get to hear it.
+func (g guard) hungUp(err error) error {
+	var timeout net.Error
+	if !g.asked.Load() || errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return errClientCert().Because(err)
+}
+
+// trip is the first question of a fetch, with all of its redirects.
+type trip struct {
+	origin string
+	over   atomic.Bool // an answer was too large
+}
+
+// tripKey is where a request's context holds its trip.
+type tripKey struct{}
+
 func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
+	trip, _ := req.Context().Value(tripKey{}).(*trip)
+	if g.certified && trip != nil && origin(req.URL.String()) != trip.origin {
+		return nil, fault.New(fault.Refused, "the Git server redirects to another host, which must not see the client certificate").
+			WithHint("write the URL that it redirects to")
+	}
 	res, err := g.next.RoundTrip(req)
 	if err != nil {
-		return nil, err
+		return nil, g.hungUp(err)
 	}
+	g.asked.Store(false)
 	if err := checkStatus(req, res); err != nil {
 		res.Body.Close() // nothing of it is wanted
 		return nil, err
@@ -125,7 +188,10 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Method == http.MethodPost {
 		limit = g.opts.MaxPack + g.opts.MaxPack/64 + 1<<20 // the pack in its envelopes
 	}
-	over, _ := req.Context().Value(overKey{}).(*atomic.Bool)
+	var over *atomic.Bool
+	if trip != nil {
+		over = &trip.over
+	}
 	res.Body = &bounded{res.Body, limit, over}
 	return res, nil
 }
@@ -138,7 +204,9 @@ func checkStatus(req *http.Request, res *http.Response) error {
 				WithHint("refer to a Secret with the keys username and password")
 		}
 		return fault.New(fault.Unauthorized, "the Git server refused the credentials").
-			WithHint("check username and password in the Secret, and what the account may read")
+			WithHint("check the Secret's username and password, or its token, and what the account may read")
+	case code == http.StatusProxyAuthRequired:
+		return proxyStatus(code)
 	case code == http.StatusNotFound || code == http.StatusGone:
 		return fault.New(fault.NotFound, "there is no such repository").
 			WithHint("some servers answer so when credentials are missing or may not read it")
@@ -157,9 +225,6 @@ type bounded struct {
 	left int64
 	over *atomic.Bool // may be nil
 }
-
-// overKey is where a request's context says to note that a body was too large.
-type overKey struct{}
 
 func errOver() error { return fault.New(fault.Limit, "the Git server sent more than is allowed") }
 
@@ -205,6 +270,9 @@ func (r *remote) classify(err error, req source.Request) error {
 
 // hostOf names the server of a repository for messages.
 func hostOf(raw string) string {
+	if _, address, _, ok := source.SplitSSH(raw); ok {
+		return address
+	}
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" {
 		return "the repository"
@@ -216,8 +284,8 @@ func hostOf(raw string) string {
 func unreachable(err error, host string) error {
 	var timeout net.Error
 	var dns *net.DNSError
-	var unknown x509.UnknownAuthorityError
 	var verify *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
 	var op *net.OpError
 	var path *fs.PathError
 	var link *os.LinkError
@@ -227,10 +295,13 @@ func unreachable(err error, host string) error {
 		f = fault.New(fault.Unreachable, "the Git server at %s did not answer in time", host)
 	case errors.As(err, &dns):
 		f = fault.New(fault.Unreachable, "the host %s cannot be found", dns.Name)
-	case errors.As(err, &unknown), errors.As(err, &verify):
-		f = fault.New(fault.Unreachable, "the certificate of the Git server at %s is not trusted", host)
+	case errors.As(err, &verify):
+		f = fault.New(fault.Unreachable, "the certificate of the Git server at %s is not trusted", host).
+			WithHint("if it is from a CA of your own, put that into the Secret as ca.crt")
+	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
+		f = fault.New(fault.Unreachable, "the Git server at %s does not speak TLS", host)
 	case errors.As(err, &op):
-		f = fault.New(fault.Unreachable, "the Git server at %s cannot be reached: %v", host, op.Err)
+		f = network(op, host)
 	case errors.As(err, &link):
 		f = fault.New(fault.Internal, "the object store cannot be used: %v", link.Err)
 	case errors.As(err, &path):
@@ -240,4 +311,20 @@ func unreachable(err error, host string) error {
 		f = fault.New(fault.Unreachable, "the exchange with the Git server at %s failed", host)
 	}
 	return f.Because(err)
+}
+
+func errClientCert() *fault.Error {
+	return fault.New(fault.Unauthorized, "the Git server asks for another client certificate").
+		WithHint("refer to a Secret with the keys tls.crt and tls.key")
+}
+
+// network judges by the operation that failed, as net/http and crypto/tls name it.
+func network(op *net.OpError, host string) *fault.Error {
+	switch {
+	case op.Op == "remote error" && strings.Contains(op.Err.Error(), "certificate"):
+		return errClientCert()
+	case op.Op == "proxyconnect" || op.Op == "socks connect":
+		return fault.New(fault.Unreachable, "the proxy does not connect to the Git server at %s: %v", host, op.Err)
+	}
+	return fault.New(fault.Unreachable, "the Git server at %s cannot be reached: %v", host, op.Err)
 }

@@ -1,7 +1,9 @@
 package git
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"io"
@@ -11,15 +13,20 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 	"weak"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/tree"
 )
 
-const stateFile = "state.json"
+const (
+	stateFile = "state.json"
+	markEvery = time.Hour
+)
 
 // repo is the object store of one repository: a few packs and a state that
 // says what they hold. The state is replaced whole, after the packs it names
@@ -42,6 +49,9 @@ type repo struct {
 	packs []*pack // as in state.Packs
 	live  map[plumbing.Hash]weak.Pointer[snapshot]
 	known map[ancestry]bool // proven; guarded by busy
+	// expanded are abbreviations that were looked up; guarded by busy.
+	expanded map[abbreviation]plumbing.Hash
+	marked   time.Time // when the last use was noted on disk; guarded by busy
 }
 
 // state is what the packs hold.
@@ -61,6 +71,12 @@ type state struct {
 // ancestry says that commit is tip or an ancestor of it.
 type ancestry struct{ tip, commit plumbing.Hash }
 
+// abbreviation is the beginning of a commit id among the ancestors of some tips.
+type abbreviation struct {
+	prefix string
+	tips   [sha256.Size]byte
+}
+
 func newRepo(s *Store, dir, url string) *repo {
 	return &repo{store: s, dir: dir, url: url, busy: make(chan struct{}, 1), live: map[plumbing.Hash]weak.Pointer[snapshot]{}}
 }
@@ -76,7 +92,31 @@ func (r *repo) lock(ctx context.Context) error {
 		r.unlock()
 		return err
 	}
+	r.mark(r.store.opts.Now())
 	return nil
+}
+
+// mark notes on disk that the store is in use: by the time of its state, so that
+// nothing is written. If that fails, the store goes sooner, and is fetched anew.
+func (r *repo) mark(now time.Time) {
+	if now.Sub(r.marked) < markEvery {
+		return
+	}
+	r.marked = now
+	_ = os.Chtimes(filepath.Join(r.dir, stateFile), now, now)
+}
+
+// expire throws everything away if nobody fetched or holds it for long.
+func (r *repo) expire(now time.Time) {
+	select {
+	case r.busy <- struct{}{}:
+	default:
+		return // it is in use
+	}
+	defer r.unlock()
+	if now.Sub(r.marked) >= r.store.opts.Unused && len(r.held()) == 0 {
+		r.broken.Store(r.reset() != nil)
+	}
 }
 
 func (r *repo) unlock() { <-r.busy }
@@ -154,7 +194,7 @@ func (r *repo) reset() error {
 	r.mu.Lock()
 	clear(r.live)
 	r.mu.Unlock()
-	r.opened, r.known = true, nil
+	r.opened, r.known, r.expanded = true, nil, nil
 	r.generation.Add(1)
 	r.broken.Store(false)
 	return nil
@@ -276,9 +316,9 @@ func (r *repo) object(id plumbing.Hash, limit int64) (plumbing.ObjectType, []byt
 	return kind, content, nil
 }
 
-// need is object for what must be there: anything amiss is damage, which the
-// next fetch mends. Errors are *fault.Error: Internal, or Limit.
-func (r *repo) need(id plumbing.Hash, want plumbing.ObjectType, limit, generation int64) ([]byte, error) {
+// need is object for what must be there: anything amiss is damage, which is mended
+// at once, behind the reader's back. Errors are *fault.Error: Internal, or Limit.
+func (r *repo) need(id plumbing.Hash, want plumbing.ObjectType, limit int64, s *snapshot) ([]byte, error) {
 	kind, content, err := r.object(id, limit)
 	if err == nil && kind != want {
 		err = errCorrupt
@@ -289,18 +329,19 @@ func (r *repo) need(id plumbing.Hash, want plumbing.ObjectType, limit, generatio
 	if fault.KindOf(err) == fault.Limit {
 		return nil, err
 	}
-	if generation == r.generation.Load() {
-		r.broken.Store(true)
+	s.damaged.Store(true)
+	if s.generation == r.generation.Load() && r.broken.CompareAndSwap(false, true) {
+		r.store.repair(s)
 	}
 	return nil, fault.New(fault.Internal, "the local copy of the repository is damaged; it will be fetched anew").Because(err)
 }
 
-func (r *repo) listing(id tree.Digest, generation int64) ([]tree.Entry, error) {
+func (r *repo) listing(id tree.Digest, s *snapshot) ([]tree.Entry, error) {
 	key := listingKey{r, id}
 	if entries, ok := r.store.listings.get(key); ok {
 		return entries, nil
 	}
-	content, err := r.need(hash(id), plumbing.TreeObject, maxListing, generation)
+	content, err := r.need(hash(id), plumbing.TreeObject, maxListing, s)
 	if err != nil {
 		return nil, err
 	}
@@ -314,22 +355,22 @@ func (r *repo) listing(id tree.Digest, generation int64) ([]tree.Entry, error) {
 
 // snapshot returns the tree of a commit that is here; always the same one for
 // as long as somebody holds it.
-func (r *repo) snapshot(id plumbing.Hash) (*snapshot, error) {
+func (r *repo) snapshot(id plumbing.Hash, req source.Request) (*snapshot, error) {
 	r.mu.RLock()
 	held := r.live[id].Value()
 	r.mu.RUnlock()
 	if held != nil {
 		return held, nil
 	}
-	content, err := r.need(id, plumbing.CommitObject, maxCommit, r.generation.Load())
-	if err != nil {
-		return nil, err
+	kind, content, err := r.object(id, maxCommit)
+	if err != nil || kind != plumbing.CommitObject {
+		return nil, cmp.Or(err, errCorrupt)
 	}
 	c, err := parseCommit(content)
 	if err != nil {
 		return nil, err
 	}
-	s := &snapshot{repo: r, generation: r.generation.Load(), commit: id, root: c.tree}
+	s := &snapshot{repo: r, generation: r.generation.Load(), commit: id, root: c.tree, told: c.tell(), request: req}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for id, held := range r.live {

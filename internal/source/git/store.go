@@ -1,7 +1,8 @@
 // Package git fetches revisions of Git repositories and serves their trees
 // straight from packed objects: there is no working copy and no git binary.
 //
-// There is one object store per URL, and only objects are shared in it. What a
+// There is one object store per URL and way to it (a credential's own CA, known
+// hosts and proxy), and only objects are shared in it. What a
 // request may see is decided anew each time: its own credential asks the
 // remote for refs, and a commit asked for by id must be reachable from one of
 // them. When the remote names a commit that is already here, that one question
@@ -21,6 +22,7 @@ package git
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"net/http"
 	"net/url"
@@ -29,8 +31,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/go-git/go-git/v5/plumbing"
 
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/tree"
@@ -44,7 +44,7 @@ type Options struct {
 	Timeout time.Duration
 	// MaxPack is the largest pack that is accepted; default 1 GiB.
 	MaxPack int64
-	// MaxRefs is the largest list of refs, in bytes; default 32 MiB.
+	// MaxRefs is the largest list of refs, in bytes; default 16 MiB.
 	MaxRefs int64
 	// MaxPacks is how many packs pile up in a store before they are made one;
 	// default 50.
@@ -52,8 +52,14 @@ type Options struct {
 	// CacheBytes bounds the memory for directory listings, and again for the
 	// bases of deltas, of all stores together; default 8 MiB.
 	CacheBytes int64
-	// Proxy chooses a proxy for a request; default none.
+	// Proxy chooses a proxy for HTTP where a credential brings none of its own;
+	// default none.
 	Proxy func(*http.Request) (*url.URL, error)
+	// Unused is after how long without a fetch the objects of a repository are
+	// deleted; default 7 days.
+	Unused time.Duration
+	// Now is the clock by which that is judged; default time.Now.
+	Now func() time.Time
 }
 
 func (o Options) withDefaults() Options {
@@ -64,13 +70,19 @@ func (o Options) withDefaults() Options {
 		o.MaxPack = 1 << 30
 	}
 	if o.MaxRefs <= 0 {
-		o.MaxRefs = 32 << 20
+		o.MaxRefs = 16 << 20
 	}
 	if o.MaxPacks <= 0 {
 		o.MaxPacks = 50
 	}
 	if o.CacheBytes <= 0 {
 		o.CacheBytes = 8 << 20
+	}
+	if o.Unused <= 0 {
+		o.Unused = 7 * 24 * time.Hour
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	return o
 }
@@ -86,7 +98,10 @@ type Store struct {
 
 	mu         sync.Mutex
 	repos      map[string]*repo
-	background sync.WaitGroup // compactions under way
+	swept      time.Time
+	background sync.WaitGroup  // compactions and repairs under way
+	open       context.Context //nolint:containedctx // ends what runs in the background
+	end        context.CancelFunc
 }
 
 type listingKey struct {
@@ -95,22 +110,27 @@ type listingKey struct {
 }
 
 // New returns a store that keeps its objects below dir, creating it if need
-// be. What an earlier process left there is used.
+// be. What an earlier process left there is used, unless it was not for long.
 func New(dir string, opts Options) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	opts = opts.withDefaults()
-	return &Store{
-		dir: dir, opts: opts, remote: newRemote(opts), repos: map[string]*repo{},
+	s := &Store{
+		dir: dir, opts: opts, remote: newRemote(dir, opts), repos: map[string]*repo{},
 		bases:    newLRU[baseKey, base](opts.CacheBytes),
 		listings: newLRU[listingKey, []tree.Entry](opts.CacheBytes),
-	}, nil
+	}
+	s.open, s.end = context.WithCancel(context.Background())
+	return s, s.expire()
 }
 
-// Close waits for compactions and closes files and connections. Trees from
-// this store cannot be read any longer.
+// Close waits for what runs in the background and closes files and connections.
+// Trees from this store cannot be read any longer.
 func (s *Store) Close() error {
+	s.mu.Lock()
+	s.end()
+	s.mu.Unlock()
 	s.background.Wait()
 	s.remote.close()
 	s.mu.Lock()
@@ -133,46 +153,124 @@ func (s *Store) Fetch(ctx context.Context, req source.Request) (source.Revision,
 	if err != nil {
 		return source.Revision{}, s.remote.classify(err, req)
 	}
+	defer func() { _ = c.upload.Close() }() // what matters was read by then
 	want, err := resolve(c.refs, req.Ref)
 	if err != nil {
 		return source.Revision{}, err
 	}
-	r := s.repo(req.URL)
+	s.sweep()
+	r := s.repo(req)
 	if err := r.lock(ctx); err != nil {
 		return source.Revision{}, s.remote.classify(err, req)
 	}
 	defer r.unlock()
-	snap, err := r.revision(ctx, c, want)
+	snap, err := r.revision(ctx, c, want, req)
 	if err != nil {
 		return source.Revision{}, s.remote.classify(err, req)
 	}
 	if r.packCount() > s.opts.MaxPacks {
 		r.compactLater(&s.background) //nolint:contextcheck // it goes on when the request is over
 	}
-	return source.Revision{Commit: snap.commit.String(), Branch: want.branch, Tree: snap}, nil
+	return source.Revision{
+		Commit: snap.commit.String(), Branch: want.branch, Tag: want.tag, Name: want.name, Tree: snap,
+		Author: snap.told.author, Date: snap.told.date, Message: snap.told.message,
+	}, nil
 }
 
-// repo returns the store of a URL. The scheme is part of its identity: what
-// came over an untrusted transport must not stand in for what comes over TLS.
-func (s *Store) repo(raw string) *repo {
-	scheme, _, _ := strings.Cut(raw, "://")
-	id := sha256.Sum256([]byte(scheme + "://" + source.NormalizeURL(raw)))
-	name := hex.EncodeToString(id[:16])
+// repair fetches again, in the background, what brought a tree that was found
+// to be damaged. If that fails, the next fetch mends it.
+func (s *Store) repair(damaged *snapshot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open.Err() != nil {
+		return
+	}
+	s.background.Go(func() { _, _ = s.Fetch(s.open, damaged.request) })
+}
+
+// repo returns the objects that a request shares with others.
+func (s *Store) repo(req source.Request) *repo {
+	name := storeID(req)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.repos[name]
 	if r == nil {
-		r = newRepo(s, filepath.Join(s.dir, name), raw)
+		r = newRepo(s, filepath.Join(s.dir, name), req.URL)
 		s.repos[name] = r
 	}
 	return r
 }
 
-// target is what a request asks for.
-type target struct {
-	branch string
-	tip    plumbing.Hash // of the branch or HEAD, when no commit is given
-	commit plumbing.Hash // zero if none is given
-	// groups are the refs one of which must lead to commit, likely ones first.
-	groups [][]plumbing.Hash
+// storeID names the store of a request. The scheme is part of it: what came over
+// an untrusted transport must not stand in for what comes over TLS. So is
+// whatever else decides who answers: to someone who brings a CA, known hosts or a
+// proxy, a server of their own can answer in the place of the real one, and claim
+// that its branch is at a commit that only others may see.
+func storeID(req source.Request) string {
+	scheme, _, ok := strings.Cut(req.URL, "://")
+	if !ok {
+		scheme = "ssh" // git@host:path
+	}
+	h := sha256.New()
+	part := func(b []byte) {
+		h.Write(binary.AppendUvarint(nil, uint64(len(b))))
+		h.Write(b)
+	}
+	part([]byte(scheme + "://" + source.NormalizeURL(req.URL)))
+	secret := req.Credential.Secret()
+	part(secret.CA)
+	part(secret.KnownHosts)
+	if p := secret.Proxy; p != nil {
+		part([]byte(p.URL))
+		part([]byte(p.Username))
+		part([]byte(p.NoProxy))
+	}
+	return hex.EncodeToString(h.Sum(nil)[:storeIDSize])
+}
+
+const (
+	storeIDSize = 16
+	sweepEvery  = 24 * time.Hour
+)
+
+// sweep looks for stores that nobody uses, once a day.
+func (s *Store) sweep() {
+	now := s.opts.Now()
+	s.mu.Lock()
+	due := now.Sub(s.swept) >= sweepEvery
+	s.mu.Unlock()
+	if due {
+		_ = s.expire() // disk that cannot be freed today may be tomorrow
+	}
+}
+
+// expire frees the stores that no request was made for in a long time. It
+// touches only what looks like a store.
+func (s *Store) expire() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.swept = s.opts.Now()
+	dirs, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		id, err := hex.DecodeString(d.Name())
+		if err != nil || len(id) != storeIDSize {
+			continue
+		}
+		if r := s.repos[d.Name()]; r != nil {
+			r.expire(s.swept)
+			continue
+		}
+		dir := filepath.Join(s.dir, d.Name())
+		info, err := os.Stat(filepath.Join(dir, stateFile))
+		if err == nil && s.swept.Sub(info.ModTime()) < s.opts.Unused {
+			continue
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -254,16 +254,16 @@ func TestIncrementalFetchTransfersOnlyNewObjects(t *testing.T) {
 			t.Errorf("round %d: %d bytes were transferred for a small commit", i, n)
 		}
 	}
-	if history := countCommits(t, s, req.URL); history != 4 {
+	if history := countCommits(t, s, req); history != 4 {
 		t.Errorf("the store holds %d commits, want the 4 that were fetched and no history", history)
 	}
 }
 
 // countCommits asks git what is in the packs of a store, and so proves at the
 // same time that packs and indexes are as git wants them.
-func countCommits(t *testing.T, s *Store, url string) int {
+func countCommits(t *testing.T, s *Store, req source.Request) int {
 	t.Helper()
-	names, err := filepath.Glob(filepath.Join(s.repo(url).dir, "*.idx"))
+	names, err := filepath.Glob(filepath.Join(s.repo(req).dir, "*.idx"))
 	if err != nil || len(names) == 0 {
 		t.Fatalf("no packs: %v", err)
 	}
@@ -413,9 +413,9 @@ func TestCredentials(t *testing.T) {
 		credential source.Credential
 		text       string
 	}{
-		{"right", source.BasicAuth("a", "robot", "s3cret"), ""},
+		{"right", source.NewCredential("a", source.Secret{Username: "robot", Password: "s3cret"}), ""},
 		{"missing", source.Credential{}, "refer to a Secret with the keys username and password"},
-		{"wrong", source.BasicAuth("b", "robot", "guess-42"), "refused the credentials"},
+		{"wrong", source.NewCredential("b", source.Secret{Username: "robot", Password: "guess-42"}), "refused the credentials"},
 	}
 	for _, test := range tests {
 		_, err := s.Fetch(t.Context(), source.Request{URL: repo.URL(), Credential: test.credential})
@@ -453,11 +453,11 @@ func TestCredentialsSeeTheirOwnRefs(t *testing.T) {
 		if user, _, _ := r.BasicAuth(); user == "guest" {
 			r2.URL.Path = strings.Replace(r.URL.Path, "/fleet.git", "/guest.git", 1)
 		}
-		proxy(w, r2, repo.URL())
+		forward(w, r2, repo.URL())
 	}))
 	defer front.Close()
 	url := front.URL + "/fleet.git"
-	owner, guest := source.BasicAuth("owner", "owner", "1"), source.BasicAuth("guest", "guest", "2")
+	owner, guest := source.NewCredential("owner", source.Secret{Username: "owner", Password: "1"}), source.NewCredential("guest", source.Secret{Username: "guest", Password: "2"})
 	s := newStore(t, t.TempDir(), Options{})
 
 	fetch(t, s, source.Request{URL: url, Ref: source.Ref{Branch: "secret"}, Credential: owner})
@@ -473,7 +473,7 @@ func TestCredentialsSeeTheirOwnRefs(t *testing.T) {
 	}
 }
 
-func proxy(w http.ResponseWriter, r *http.Request, backend string) {
+func forward(w http.ResponseWriter, r *http.Request, backend string) {
 	base := strings.TrimSuffix(backend, "/fleet.git")
 	req, err := http.NewRequestWithContext(r.Context(), r.Method, base+r.URL.Path+"?"+r.URL.RawQuery, r.Body)
 	if err != nil {
@@ -513,7 +513,7 @@ func TestRedirectToAnotherHostDropsCredentials(t *testing.T) {
 	}))
 	defer origin.Close()
 	s := newStore(t, t.TempDir(), Options{})
-	rev := fetch(t, s, source.Request{URL: origin.URL + "/x.git", Credential: source.BasicAuth("id", "robot", "s3cret")})
+	rev := fetch(t, s, source.Request{URL: origin.URL + "/x.git", Credential: source.NewCredential("id", source.Secret{Username: "robot", Password: "s3cret"})})
 	if content(t, rev.Tree, "a") != "1" || atOrigin.Load() == 0 {
 		t.Fatal("the redirect was not followed with credentials for the origin")
 	}
@@ -629,7 +629,7 @@ func TestKilledInMidFetch(t *testing.T) {
 	if rev := fetch(t, s, req); rev.Commit != want || content(t, rev.Tree, "b") != string(noise) {
 		t.Error("the fetch after a broken one is wrong")
 	}
-	left, err := filepath.Glob(filepath.Join(s.repo(req.URL).dir, "incoming-*"))
+	left, err := filepath.Glob(filepath.Join(s.repo(req).dir, "incoming-*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v %v", left, err)
 	}
@@ -688,7 +688,7 @@ func TestDamagedStores(t *testing.T) {
 			first := newStore(t, dir, Options{})
 			fetch(t, first, req)
 			first.Close()
-			place := first.repo(req.URL).dir
+			place := first.repo(req).dir
 			if err := test.do(place); err != nil {
 				t.Fatal(err)
 			}
@@ -729,10 +729,10 @@ func TestManyPacksBecomeOne(t *testing.T) {
 		}
 	}
 	s.background.Wait()
-	if n := s.repo(req.URL).packCount(); n > 5 {
+	if n := s.repo(req).packCount(); n > 5 {
 		t.Errorf("%d packs piled up, want 5 at most", n)
 	}
-	countCommits(t, s, req.URL) // git finds the packs sound
+	countCommits(t, s, req) // git finds the packs sound
 	if content(t, held.Tree, "a") != "start" || content(t, held.Tree, "base/file") != strings.Repeat("text ", 5000) {
 		t.Error("a tree that is still held lost its content")
 	}

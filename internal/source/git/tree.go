@@ -7,10 +7,12 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/tree"
 )
 
@@ -24,7 +26,13 @@ type snapshot struct {
 	generation int64 // of the store when the commit was there
 	commit     plumbing.Hash
 	root       plumbing.Hash
+	told       told
+	request    source.Request // which brought it, and may mend it
+	damaged    atomic.Bool    // something that it needs was not there
 }
+
+// Damaged implements [source.Fragile].
+func (s *snapshot) Damaged() bool { return s.damaged.Load() }
 
 func (s *snapshot) Stat(name string) (tree.Entry, error) {
 	entry := tree.Entry{Kind: tree.Dir, Digest: digest(s.root)}
@@ -36,9 +44,9 @@ func (s *snapshot) Stat(name string) (tree.Entry, error) {
 		var step string
 		step, rest, more = strings.Cut(rest, "/")
 		if entry.Kind != tree.Dir {
-			return tree.Entry{}, tree.NotExist(name)
+			return tree.Entry{}, below(entry, name)
 		}
-		entries, err := s.repo.listing(entry.Digest, s.generation)
+		entries, err := s.repo.listing(entry.Digest, s)
 		if err != nil {
 			return tree.Entry{}, at(err, name)
 		}
@@ -57,11 +65,16 @@ func (s *snapshot) ReadDir(name string) ([]tree.Entry, error) {
 		return nil, err
 	}
 	if e.Kind != tree.Dir {
-		return nil, tree.NotExist(name)
+		return nil, below(e, name)
 	}
-	entries, err := s.repo.listing(e.Digest, s.generation)
+	entries, err := s.repo.listing(e.Digest, s)
 	if err != nil {
 		return nil, at(err, name)
+	}
+	for _, e := range entries {
+		if e.Kind == tree.Submodule || e.Name == ".gitmodules" {
+			return nil, errSubmodule(path.Join(name, e.Name))
+		}
 	}
 	return slices.Clone(entries), nil
 }
@@ -72,13 +85,37 @@ func (s *snapshot) ReadFile(name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if !e.Kind.IsFile() && e.Kind != tree.Symlink {
-		return nil, tree.NotExist(name)
+		return nil, below(e, name)
 	}
-	content, err := s.repo.need(hash(e.Digest), plumbing.BlobObject, limit, s.generation)
+	content, err := s.repo.need(hash(e.Digest), plumbing.BlobObject, limit, s)
 	if err != nil {
 		return nil, at(err, name)
 	}
+	if isPointer(content) {
+		return nil, fault.New(fault.Unsupported, "the file's content is in Git LFS, which is not supported").
+			WithHint("commit the content itself").At(path.Clean(name), 0)
+	}
 	return content, nil
+}
+
+// below says why there is nothing of a name where e is.
+func below(e tree.Entry, name string) error {
+	if e.Kind == tree.Submodule {
+		return errSubmodule(path.Clean(name))
+	}
+	return tree.NotExist(name)
+}
+
+// errSubmodule refuses, rather than deliver less than the repository means.
+func errSubmodule(name string) error {
+	return fault.New(fault.Unsupported, "the source has a submodule here, and submodules are not supported").
+		WithHint("deliver a path without it, or commit its content").At(name, 0)
+}
+
+// isPointer tells a stand-in of Git LFS, as its specification has it: a file of
+// less than 1024 bytes that begins with its version.
+func isPointer(content []byte) bool {
+	return len(content) < 1024 && bytes.HasPrefix(content, []byte("version https://git-lfs.github.com/spec/v1\n"))
 }
 
 // at gives an error of the store the path it is about.
