@@ -2,7 +2,9 @@ package render
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -32,6 +34,34 @@ spec:
           requests: {cpu: 100m, memory: 64Mi}
 `
 
+const jsonnetFive = `local deployment(name) = {
+  apiVersion: 'apps/v1', kind: 'Deployment', metadata: { name: name, labels: { app: name } },
+  spec: {
+    replicas: 2, selector: { matchLabels: { app: name } },
+    template: {
+      metadata: { labels: { app: name } },
+      spec: { containers: [{
+        name: 'main', image: 'nginx:1.27', ports: [{ containerPort: 80 }],
+        resources: { requests: { cpu: '100m', memory: '64Mi' } },
+      }] },
+    },
+  },
+};
+[deployment(name) for name in ['a', 'b', 'c', 'd', 'e']]
+`
+
+// benchmarks are the requests of the benchmarks, by name. The listed ones are
+// what Flux gives for a directory without a kustomization; with a prefix,
+// kustomize has to build it.
+func benchmarks() map[string]Request {
+	return map[string]Request{
+		"plain": {Path: "plain"}, "base": {Path: "base"}, "patched": {Path: "patched"}, "jsonnet": {Path: "jsonnet"},
+		"listed":           {Path: "listed", Tool: KustomizeOrGenerate},
+		"listed-namespace": {Path: "listed", Tool: KustomizeOrGenerate, Namespace: "team"},
+		"listed-prefix":    {Path: "listed", Tool: KustomizeOrGenerate, NamePrefix: "p-"},
+	}
+}
+
 // five returns a tree with one directory of five objects, and a kustomization
 // over it with a patch and another without.
 func five() tree.Tree {
@@ -42,6 +72,10 @@ func five() tree.Tree {
 		files["base/"+name] = files["plain/"+name]
 	}
 	base := "resources: [" + strings.Join(names, ", ") + "]\n"
+	for _, name := range names { // as Flux finds it
+		files["listed/"+name] = files["plain/"+name]
+	}
+	files["jsonnet/five.jsonnet"] = []byte(jsonnetFive)
 	files["base/kustomization.yaml"] = []byte(base + "namespace: shop\nimages: [{name: nginx, newTag: '2'}]\n")
 	files["patched/kustomization.yaml"] = []byte("resources: [../base]\npatches: [{path: p.yaml}]\n")
 	files["patched/p.yaml"] = []byte("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {replicas: 5}\n")
@@ -50,17 +84,19 @@ func five() tree.Tree {
 
 func BenchmarkRender(b *testing.B) {
 	source := five()
-	for _, path := range []string{"plain", "base", "patched"} {
-		b.Run(path, func(b *testing.B) {
+	all := benchmarks()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		req := all[name]
+		b.Run(name, func(b *testing.B) {
 			r := newRenderer(b, worker.Options{Size: 1})
 			for range 5 { // warm
-				if _, err := r.Render(b.Context(), Request{Path: path}, source); err != nil {
+				if _, err := r.Render(b.Context(), req, source); err != nil {
 					b.Fatal(err)
 				}
 			}
 			before := child(b)
 			for b.Loop() {
-				if _, err := r.Render(b.Context(), Request{Path: path}, source); err != nil {
+				if _, err := r.Render(b.Context(), req, source); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -76,11 +112,13 @@ func BenchmarkRender(b *testing.B) {
 // BenchmarkInside is the same without pipes: what the worker itself does.
 func BenchmarkInside(b *testing.B) {
 	source := five()
-	for _, path := range []string{"plain", "base", "patched"} {
-		b.Run(path, func(b *testing.B) {
+	all := benchmarks()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		req := all[name]
+		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := render(Request{Path: path}, tree.NewView(source, tree.Limits{})); err != nil {
+				if _, err := render(req, tree.NewView(source, tree.Limits{}), &extra{}); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -114,11 +152,13 @@ func BenchmarkCached(b *testing.B) {
 // BenchmarkFirst is a worker's start and its first rendering.
 func BenchmarkFirst(b *testing.B) {
 	source := five()
-	for _, path := range []string{"plain", "base", "patched"} {
-		b.Run(path, func(b *testing.B) {
+	all := benchmarks()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		req := all[name]
+		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
 				pool := worker.NewPool(worker.Options{})
-				if _, err := New(pool).Render(b.Context(), Request{Path: path}, source); err != nil {
+				if _, err := New(pool).Render(b.Context(), req, source); err != nil {
 					b.Fatal(err)
 				}
 				pool.Close()

@@ -38,11 +38,14 @@ type Cache struct {
 
 // cached is one entry. Its fields but body do not change.
 type cached struct {
-	key    string
-	trace  tree.Trace
-	digest [32]byte
-	size   int64 // estimate of all but the body
-	body   []byte
+	key     string
+	trace   tree.Trace
+	asked   Asked
+	answers string // to what was asked
+	notes   []Note
+	digest  [32]byte
+	size    int64 // estimate of all but the body
+	body    []byte
 }
 
 // NewCache returns an empty cache before inner that keeps at most maxBytes of
@@ -70,7 +73,7 @@ func (s *Scoped) Render(ctx context.Context, req Request, t tree.Tree) (Result, 
 		return Result{}, err
 	}
 	e, body := s.cache.lookup(key)
-	if body != nil && e.trace.Holds(t) {
+	if body != nil && e.holds(req, t) {
 		if result, err := e.result(body); err == nil {
 			return result, nil
 		}
@@ -79,7 +82,7 @@ func (s *Scoped) Render(ctx context.Context, req Request, t tree.Tree) (Result, 
 	if err != nil {
 		return Result{}, err
 	}
-	return result, s.cache.store(key, result)
+	return result, s.cache.store(key, req, result)
 }
 
 // Unchanged reports whether req renders on t to what it gave last, without
@@ -90,13 +93,15 @@ func (s *Scoped) Unchanged(req Request, t tree.Tree) (digest [32]byte, unchanged
 		return digest, false
 	}
 	e, _ := s.cache.lookup(key)
-	if e == nil || !e.trace.Holds(t) {
+	if e == nil || !e.holds(req, t) {
 		return digest, false
 	}
 	return e.digest, true
 }
 
+// key leaves out the capabilities: of these, a result depends on what was asked.
 func (s *Scoped) key(req Request) (string, error) {
+	req.Capabilities = nil
 	text, err := json.Marshal([]any{s.scope, req})
 	if err != nil {
 		return "", fault.New(fault.Internal, "the request has no JSON form: %v", err)
@@ -122,6 +127,11 @@ func entryOf(el *list.Element) *cached {
 	return e
 }
 
+// holds reports whether everything that was asked for e has the same answer.
+func (e *cached) holds(req Request, t tree.Tree) bool {
+	return e.asked.Answers(req.Capabilities) == e.answers && e.trace.Holds(t)
+}
+
 func (e *cached) result(body []byte) (Result, error) {
 	text, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(body)), 2*maxOutput))
 	if err != nil {
@@ -131,16 +141,23 @@ func (e *cached) result(body []byte) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	return Result{Objects: objects, Trace: e.trace, Digest: digest, Cached: true}, nil
+	return Result{Objects: objects, Trace: e.trace, Digest: digest, Notes: e.notes, Asked: e.asked, Cached: true}, nil
 }
 
 // store keeps a result in the place of the last one.
-func (c *Cache) store(key string, r Result) error {
+func (c *Cache) store(key string, req Request, r Result) error {
 	body, err := c.compress(r)
 	if err != nil {
 		return err
 	}
-	e := &cached{key: key, trace: r.Trace, digest: r.Digest, body: body, size: int64(len(key)) + 256}
+	e := &cached{
+		key: key, trace: r.Trace, asked: r.Asked, answers: r.Asked.Answers(req.Capabilities), notes: r.Notes,
+		digest: r.Digest, body: body,
+	}
+	e.size = int64(len(key)+len(e.answers)) + 256
+	for _, n := range r.Notes {
+		e.size += int64(len(n.File)) + 128
+	}
 	for _, read := range r.Trace {
 		e.size += int64(len(read.Path)+len(read.Digest)) + 48
 	}

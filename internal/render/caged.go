@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"path"
+	"strings"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/tree"
@@ -27,16 +28,52 @@ func (c *Caged) Render(ctx context.Context, req Request, t tree.Tree) (Result, e
 	if err != nil {
 		return Result{}, fault.New(fault.Internal, "the request has no JSON form: %v", err)
 	}
-	view := tree.NewView(t, tree.Limits{FileBytes: maxFile, TotalBytes: maxRead})
+	view := &watched{View: tree.NewView(t, tree.Limits{FileBytes: maxFile, TotalBytes: maxRead})}
 	body, err := c.pool.Do(ctx, jobKind, payload, view)
 	if err != nil {
-		return Result{}, withCause(err)
+		return Result{}, view.blame(withCause(err))
 	}
-	objects, digest, err := decode(body)
+	var done finished
+	if err := json.Unmarshal(body, &done); err != nil {
+		return Result{}, fault.New(fault.Internal, "the result cannot be read: %v", err)
+	}
+	objects, digest, err := unpack(done.Objects)
 	if err != nil {
 		return Result{}, err
 	}
-	return Result{Objects: objects, Trace: view.Trace(), Digest: digest}, nil
+	return Result{Objects: objects, Trace: view.Trace(), Digest: digest, Notes: done.Notes, Asked: done.Asked}, nil
+}
+
+// watched is a view that remembers which Jsonnet program or chart a worker runs:
+// one that is ended over its limits cannot say so itself.
+type watched struct {
+	*tree.View
+	program string
+}
+
+// ReadFile is asked for a chart's description before its templates run. A chart
+// within the last one is a dependency of it.
+func (w *watched) ReadFile(name string) ([]byte, error) {
+	if dir := path.Dir(w.program); path.Base(name) == chartFile && (path.Base(w.program) != chartFile || !strings.HasPrefix(name, dir+"/") && dir != ".") {
+		w.program = name
+	}
+	return w.View.ReadFile(name)
+}
+
+// Resolve is asked for a program's file before it runs.
+func (w *watched) Resolve(name string) (string, tree.Entry, error) {
+	if path.Ext(name) == ".jsonnet" {
+		w.program = name
+	}
+	return w.View.Resolve(name)
+}
+
+// blame gives the fault of a worker that was ended the program that it ran.
+func (w *watched) blame(err error) error {
+	if f, ok := errors.AsType[*fault.Error](err); ok && f.Kind == fault.Limit && f.File == "" && w.program != "" {
+		return f.At(w.program, 0)
+	}
+	return err
 }
 
 // withCause gives a fault back the cause that it lost on the pipe: what a
@@ -59,43 +96,57 @@ func handle(payload []byte, files worker.Files) ([]byte, error) {
 	if err := json.Unmarshal(payload, &req); err != nil {
 		return nil, fault.New(fault.Internal, "the request cannot be read: %v", err)
 	}
-	out, err := render(req, files)
+	var x extra
+	out, err := render(req, files, &x)
 	if err != nil {
 		return nil, err
 	}
 	if out == nil {
 		out = output{}
 	}
-	return json.Marshal(out)
+	return json.Marshal(finished{Objects: out, Notes: x.sorted(), Asked: x.asked})
 }
 
-func render(req Request, files worker.Files) (output, error) {
+// finished is what a worker sends back.
+type finished struct {
+	Objects output `json:"objects"`
+	Notes   []Note `json:"notes,omitempty"`
+	Asked   Asked  `json:"asked"`
+}
+
+func render(req Request, files worker.Files, x *extra) (output, error) {
 	switch req.Tool {
 	case Plain:
 		return plain(req, files)
 	case Kustomize, KustomizeOrGenerate:
-		return kustomize(req, files)
+		return kustomize(req, files, x)
+	case Helm:
+		return helm(req, files, x)
 	case Detect:
-		return detect(req, files)
+		return detect(req, files, x)
 	}
 	return nil, fault.New(fault.Unsupported, "there is no renderer %q", req.Tool)
 }
 
 // detect chooses as Argo CD does.
-func detect(req Request, files worker.Files) (output, error) {
+func detect(req Request, files worker.Files, x *extra) (output, error) {
 	dir, err := directory(req, files)
 	if err != nil {
 		return nil, err
+	}
+	chart, err := isChart(dir, files)
+	if err != nil {
+		return nil, err
+	}
+	if chart {
+		return helm(req, files, x)
 	}
 	name, err := newOverlay(files).kustomizationIn(dir)
 	if err != nil {
 		return nil, err
 	}
 	if name != "" {
-		return kustomize(req, files)
-	}
-	if _, e, err := files.Resolve(path.Join(dir, "Chart.yaml")); err == nil && e.Kind.IsFile() {
-		return nil, fault.New(fault.Unsupported, "Helm charts are not supported").At(path.Join(dir, "Chart.yaml"), 0)
+		return kustomize(req, files, x)
 	}
 	return plain(req, files)
 }

@@ -16,24 +16,70 @@ import (
 
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/object"
-	"github.com/holdfastcd/holdfast/internal/tree"
 	"github.com/holdfastcd/holdfast/internal/worker"
 )
 
 // kustomize builds the request's kustomization. It must not run twice at once
 // in a process: kustomize keeps schemas for the whole of it.
-func kustomize(req Request, files worker.Files) (output, error) {
+func kustomize(req Request, files worker.Files, x *extra) (output, error) {
+	b, err := newBuild(req, files, x)
+	if err != nil {
+		return nil, err
+	}
+	return b.build()
+}
+
+// build is one kustomize build.
+type build struct {
+	req     Request
+	dir     string
+	fs      *overlay
+	survey  *survey
+	name    string // the kustomization file
+	origins bool   // the user wants the origin annotations
+	lines   map[string]lineIndex
+	always  bool // leave nothing to the plain parser
+}
+
+func newBuild(req Request, files worker.Files, x *extra) (*build, error) {
 	dir, err := directory(req, files)
 	if err != nil {
 		return nil, err
 	}
-	b := &build{req: req, dir: dir, fs: newOverlay(files)}
-	b.survey = &survey{fs: b.fs, seen: map[string]bool{}}
-	name, err := b.prepare()
-	if err != nil || name == "" {
+	fs := newOverlay(files)
+	return &build{
+		req: req, dir: dir, fs: fs, lines: map[string]lineIndex{},
+		survey: &survey{fs: fs, seen: map[string]bool{}, charts: &inflation{req: req, extra: x, real: map[string]string{}}},
+	}, nil
+}
+
+func (b *build) build() (output, error) {
+	name, err := b.fs.kustomizationIn(b.dir)
+	if err != nil {
 		return nil, err
 	}
-	if err := b.survey.visit(dir); err != nil {
+	if name == "" && b.req.Tool != KustomizeOrGenerate {
+		return nil, fault.New(fault.NotFound, "path %q has no kustomization file", b.req.Path)
+	}
+	if name != "" {
+		return b.krusty(name)
+	}
+	l, err := b.find()
+	if err != nil || l.empty() && !b.hasComponents() {
+		return nil, err
+	}
+	if out, ok := b.list(l); ok && !b.always {
+		return out, nil
+	}
+	if name, err = b.generate(l); err != nil {
+		return nil, err
+	}
+	return b.krusty(name)
+}
+
+// krusty has kustomize build the kustomization file of this name.
+func (b *build) krusty(name string) (output, error) {
+	if err := b.survey.visit(b.dir); err != nil {
 		return nil, err
 	}
 	if err := b.override(name); err != nil {
@@ -49,61 +95,6 @@ func kustomize(req Request, files worker.Files) (output, error) {
 	return b.collect(m)
 }
 
-// build is one kustomize build.
-type build struct {
-	req     Request
-	dir     string
-	fs      *overlay
-	survey  *survey
-	name    string // the kustomization file
-	origins bool   // the user wants the origin annotations
-}
-
-// prepare returns the kustomization file, which it may generate; "" if there is
-// nothing to build.
-func (b *build) prepare() (string, error) {
-	name, err := b.fs.kustomizationIn(b.dir)
-	if err != nil || name != "" {
-		return name, err
-	}
-	if b.req.Tool != KustomizeOrGenerate {
-		return "", fault.New(fault.NotFound, "path %q has no kustomization file", b.req.Path)
-	}
-	return b.generate()
-}
-
-// generate lays a kustomization file over the directory that lists all YAML
-// files below it. A directory with its own is listed as one.
-func (b *build) generate() (string, error) {
-	k := types.Kustomization{TypeMeta: types.TypeMeta{APIVersion: types.KustomizationVersion, Kind: types.KustomizationKind}}
-	below := func(name string) string { return strings.TrimPrefix(strings.TrimPrefix(name, b.dir), "/") }
-	w := &walker{files: b.fs.files, recurse: true}
-	w.wanted = func(name string) bool { return path.Ext(name) == ".yaml" || path.Ext(name) == ".yml" }
-	w.enter = func(dir string, entries []tree.Entry) bool {
-		if dir == b.dir || !slices.ContainsFunc(entries, isKustomization) {
-			return true
-		}
-		k.Resources = append(k.Resources, below(dir))
-		return false
-	}
-	if err := w.walk(b.dir); err != nil {
-		return "", err
-	}
-	for _, name := range w.found {
-		k.Resources = append(k.Resources, below(name))
-	}
-	if len(k.Resources) == 0 {
-		return "", nil
-	}
-	slices.Sort(k.Resources)
-	name := path.Join(b.dir, kustomizationNames[0])
-	return name, b.lay(name, &k)
-}
-
-func isKustomization(e tree.Entry) bool {
-	return slices.Contains(kustomizationNames, e.Name) && e.Kind != tree.Dir
-}
-
 func (b *build) lay(name string, k *types.Kustomization) error {
 	text, err := json.Marshal(k)
 	if err != nil {
@@ -111,79 +102,6 @@ func (b *build) lay(name string, k *types.Kustomization) error {
 	}
 	b.fs.over[name] = text
 	return nil
-}
-
-// override lays the request's settings over the kustomization file, and asks
-// for annotations that tell where objects come from.
-func (b *build) override(name string) error {
-	k, err := b.survey.load(name)
-	if err != nil {
-		return err
-	}
-	b.name = name
-	set(&k.Namespace, b.req.Namespace)
-	set(&k.NamePrefix, b.req.NamePrefix)
-	set(&k.NameSuffix, b.req.NameSuffix)
-	for _, text := range b.req.Images {
-		image, err := parseImage(text)
-		if err != nil {
-			return err
-		}
-		k.Images = mergeImage(k.Images, image)
-	}
-	if err := k.CheckEmpty(); err != nil {
-		return fault.New(fault.Invalid, "the kustomization is empty").At(name, 1)
-	}
-	if b.origins = slices.Contains(k.BuildMetadata, types.OriginAnnotations); !b.origins {
-		k.BuildMetadata = append(k.BuildMetadata, types.OriginAnnotations)
-	}
-	return b.lay(name, &k.Kustomization)
-}
-
-func set(field *string, value string) {
-	if value != "" {
-		*field = value
-	}
-}
-
-// parseImage reads [old=]new[:tag][@digest]. A * keeps what the kustomization says.
-func parseImage(text string) (types.Image, error) {
-	old, rest, replaces := strings.Cut(text, "=")
-	if !replaces {
-		rest = text
-	}
-	rest, digest, _ := strings.Cut(rest, "@")
-	name, tag := rest, ""
-	if i := strings.LastIndexByte(rest, ':'); i > strings.LastIndexByte(rest, '/') {
-		name, tag = rest[:i], rest[i+1:]
-	}
-	image := types.Image{Name: old, NewName: name, NewTag: tag, Digest: digest}
-	if !replaces {
-		image.Name, image.NewName = name, ""
-	}
-	if image.Name == "" || !replaces && tag == "" && digest == "" {
-		return image, fault.New(fault.Invalid, "the image %q is not of the form [old=]new[:tag][@digest]", text)
-	}
-	if image.NewName == "*" {
-		image.NewName = ""
-	}
-	if image.NewTag == "*" {
-		image.NewTag = ""
-	}
-	return image, nil
-}
-
-// mergeImage sets what the rule names; tag and digest belong together.
-func mergeImage(images []types.Image, rule types.Image) []types.Image {
-	i := slices.IndexFunc(images, func(have types.Image) bool { return have.Name == rule.Name })
-	if i < 0 {
-		return append(images, rule)
-	}
-	set(&images[i].NewName, rule.NewName)
-	if rule.NewTag != "" || rule.Digest != "" {
-		images[i].NewTag, images[i].Digest = rule.NewTag, rule.Digest
-	}
-	return images
 }
 
 // run runs kustomize. Schemas that a kustomization brings stay in the process
@@ -223,7 +141,11 @@ func (b *build) collect(m resmap.ResMap) (output, error) {
 		if err := limits.count(); err != nil {
 			return nil, err
 		}
-		if err := out.add(o, origin); err != nil {
+		origin.Line = b.line(origin.File, o)
+		if err := b.stamp(o, limits); err != nil {
+			return nil, atFile(err, origin.File)
+		}
+		if err := out.add(o, b.survey.charts.origin(origin)); err != nil {
 			return nil, err
 		}
 	}

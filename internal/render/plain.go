@@ -29,6 +29,10 @@ func plain(req Request, files worker.Files) (output, error) {
 	if err != nil {
 		return nil, err
 	}
+	jsonnet, err := newPrograms(req, dir, files)
+	if err != nil {
+		return nil, err
+	}
 	var out output
 	b := newBudget()
 	for _, name := range names {
@@ -39,11 +43,11 @@ func plain(req Request, files worker.Files) (output, error) {
 		if bytes.Contains(content, []byte(skipMarker)) {
 			continue
 		}
+		read := parse
 		if path.Ext(name) == ".jsonnet" {
-			return nil, fault.New(fault.Unsupported, "Jsonnet is not supported").At(name, 0).
-				WithHint("exclude it, or commit what it gives")
+			read = jsonnet.evaluate
 		}
-		docs, err := parse(name, content, b)
+		docs, err := read(name, content, b)
 		if err != nil {
 			return nil, err
 		}

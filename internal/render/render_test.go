@@ -115,7 +115,7 @@ func corpus(t *testing.T, r Renderer, name string) {
 		if n > 1 {
 			key = fmt.Sprint("want", n)
 		}
-		result, err := r.Render(t.Context(), request(t, args), source)
+		result, err := r.Render(t.Context(), asked(t, args), source)
 		got := show(result.Objects, err)
 		i, ok := want[key]
 		if *update && (!ok || string(a.Files[i].Data) != got) {
@@ -143,7 +143,7 @@ func corpus(t *testing.T, r Renderer, name string) {
 	}
 }
 
-func request(t *testing.T, args string) Request {
+func asked(t *testing.T, args string) Request {
 	t.Helper()
 	var req Request
 	for arg := range strings.FieldsSeq(args) {
@@ -168,7 +168,9 @@ func request(t *testing.T, args string) Request {
 		case "image":
 			req.Images = append(req.Images, value)
 		default:
-			t.Fatalf("unknown argument %q", arg)
+			if !jsonnetArgument(&req, key, value) && !overrideArgument(t, &req, key, value) {
+				t.Fatalf("unknown argument %q", arg)
+			}
 		}
 	}
 	return req
@@ -377,7 +379,7 @@ func TestScalars(t *testing.T) {
 }
 
 func TestUnknownTool(t *testing.T) {
-	_, err := newRenderer(t, worker.Options{}).Render(t.Context(), Request{Tool: "helm"}, files(t))
+	_, err := newRenderer(t, worker.Options{}).Render(t.Context(), Request{Tool: "unknown"}, files(t))
 	if fault.KindOf(err) != fault.Unsupported {
 		t.Error(err)
 	}

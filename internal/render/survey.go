@@ -26,6 +26,7 @@ type survey struct {
 	seen      map[string]bool // directories
 	resources []string        // files that hold objects
 	schemas   bool            // some kustomization brings its own schema
+	charts    *inflation
 }
 
 // entry is one path in a kustomization file.
@@ -118,10 +119,6 @@ func (s *survey) visit(dir string) error {
 }
 
 func (s *survey) check(k *kustomizationFile, dir string) error {
-	if len(k.HelmCharts) > 0 || k.HelmGlobals != nil {
-		line := max(k.line("helmCharts"), k.line("helmChartInflationGenerator"), k.line("helmGlobals"))
-		return fault.New(fault.Unsupported, "helmCharts in a kustomization are not supported").At(k.name, line)
-	}
 	if len(k.OpenAPI) > 0 || len(k.Crds) > 0 {
 		s.schemas = true
 	}
@@ -136,6 +133,9 @@ func (s *survey) check(k *kustomizationFile, dir string) error {
 				return err
 			}
 		}
+	}
+	if len(k.HelmCharts) > 0 || k.HelmGlobals != nil {
+		return s.charts.inflate(k, dir, s.fs)
 	}
 	return nil
 }
@@ -307,7 +307,8 @@ func builtinOnly(n *yaml.Node) *fault.Error {
 	_ = n.Decode(&meta) // what is unreadable kustomize reports
 	switch {
 	case meta.Kind == "HelmChartInflationGenerator":
-		return fault.New(fault.Unsupported, "helmCharts in a kustomization are not supported")
+		return fault.New(fault.Unsupported, "HelmChartInflationGenerator as a plugin is not supported").
+			WithHint("name the chart under helmCharts in the kustomization")
 	case meta.APIVersion != "builtin":
 		return foreignPlugin(meta.Kind)
 	}

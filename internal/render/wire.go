@@ -63,13 +63,18 @@ func identify(value map[string]any) *fault.Error {
 	return f
 }
 
-// decode reads what a worker gave. It is checked again: the worker ran what a
-// tenant wrote. Errors are fault.Internal.
+// decode reads objects that were encoded. Errors are fault.Internal.
 func decode(body []byte) ([]object.Object, [32]byte, error) {
-	var list []rendered
+	var list output
 	if err := json.Unmarshal(body, &list); err != nil {
 		return nil, [32]byte{}, fault.New(fault.Internal, "the rendered objects cannot be read: %v", err)
 	}
+	return unpack(list)
+}
+
+// unpack reads what a worker gave. It is checked again: the worker ran what a
+// tenant wrote. Errors are fault.Internal.
+func unpack(list output) ([]object.Object, [32]byte, error) {
 	if len(list) > maxObjects {
 		return nil, [32]byte{}, fault.New(fault.Internal, "%d rendered objects are too many", len(list))
 	}

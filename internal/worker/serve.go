@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -79,6 +80,8 @@ func configure(in io.Reader, out io.Writer) (config, error) {
 		return conf, err
 	}
 	time.Local = time.UTC // the zone's file cannot be opened later
+	// Libraries may log what a tenant wrote; this covers package log too.
+	slog.SetDefault(slog.New(slog.DiscardHandler))
 	debug.SetMaxStack(maxStack)
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(conf.MemoryLimit + ballast)

@@ -1,0 +1,6 @@
+//go:build race
+
+package render
+
+// memoryFactor is for the race detector's own memory.
+const memoryFactor = 6
