@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/holdfastcd/holdfast/internal/cluster"
@@ -32,17 +33,28 @@ type Client interface {
 	// Delete deletes an object that still has this UID and resource version. An
 	// object that does not exist is no error; one that changed is cluster.ErrChanged.
 	Delete(ctx context.Context, kind schema.Kind, id object.ID, uid types.UID, resourceVersion string, propagation metav1.DeletionPropagation) error
+	// Adopt makes the fields that peers own fields of manager's.
+	Adopt(ctx context.Context, kind schema.Kind, id object.ID, manager string, peers []string) error
+	// Get returns a live object.
+	Get(ctx context.Context, kind schema.Kind, id object.ID) (*unstructured.Unstructured, error)
 	// Look returns what the watch shows of an object now, without a request.
 	Look(kind schema.Kind, id object.ID) (cluster.Record, bool)
 }
 
 // Options say how a plan is executed.
 type Options struct {
-	Manager     string // the field manager of every apply
-	Propagation string // of deletes: Background, Foreground or Orphan; empty: Background
+	Manager     string   // the field manager of every apply
+	Peers       []string // the managers whose fields are taken over where a plan says so
+	Propagation string   // of deletes: Background, Foreground or Orphan; empty: Background
+	// Force deletes objects of which an immutable field is to change, to create
+	// them again; see also plan.Treatment.
+	Force bool
 	// Ready says whether an object of a gated stage lets the stages behind go
 	// on, given its record. nil: at once.
 	Ready func(plan.Action, cluster.Record) bool
+	// Retract: the delivery itself is being deleted, and what its marks keep is
+	// what must outlive it.
+	Retract bool
 
 	Concurrency int                                              // requests of one stage at once; 0: 8
 	Attempts    int                                              // tries of one request; 0: 4
@@ -165,7 +177,7 @@ func settled(a plan.Action) ObjectResult {
 		r.Outcome = Released
 	case plan.Leave:
 		r.Outcome = Left
-	case plan.Await:
+	case plan.Await, plan.Hold:
 		r.Outcome, r.Err = Waiting, fault.New(fault.Waiting, "%s", a.Reason).On(a.ID.String())
 	case plan.Refuse:
 		r.Outcome, r.Err = Refused, fault.New(fault.Conflict, "%s", a.Reason).On(a.ID.String())
@@ -208,38 +220,6 @@ func (e *executor) ready(r ObjectResult) bool {
 	return e.Ready(r.Action, record)
 }
 
-// send sends one action's request, more than once if need be.
-func (e *executor) send(ctx context.Context, a plan.Action) ObjectResult {
-	r := ObjectResult{Action: a}
-	err := e.try(ctx, func() error {
-		var err error
-		if a.Op == plan.Prune {
-			r.Outcome, err = e.prune(ctx, a)
-			return err
-		}
-		r.Record, err = e.client.Apply(ctx, a.Kind, a.ID, a.Desired.Body, e.Manager, true, false)
-		r.Outcome = applied(a, r.Record)
-		return err
-	})
-	if err != nil {
-		r.Outcome, r.Err = failed(err), err
-	}
-	return r
-}
-
-// applied names what a successful apply did.
-func applied(a plan.Action, r cluster.Record) Outcome {
-	switch {
-	case a.Op == plan.Create:
-		return Created
-	case r.ResourceVersion == a.Observed.ResourceVersion:
-		return Unchanged
-	case a.Op == plan.Revert:
-		return Reverted
-	}
-	return Configured
-}
-
 // failed names what an error means for the object. An object that became
 // somebody else's since it was planned is refused, not failed.
 func failed(err error) Outcome {
@@ -267,7 +247,7 @@ func (e *executor) prune(ctx context.Context, a plan.Action) (Outcome, error) {
 			return "", taken(a, "it is another object of the same name now")
 		case now.Owner != a.Observed.Owner:
 			return "", taken(a, "it belongs to "+orNobody(now.Owner)+" now")
-		case now.Kept:
+		case e.Retract && now.KeptInDelete, !e.Retract && now.KeptInPrune:
 			return Released, nil
 		}
 		version = now.ResourceVersion

@@ -43,6 +43,9 @@ func (k *Client) Apply(ctx context.Context, kind schema.Kind, id object.ID, body
 	if err != nil || !ok {
 		return Record{}, fault.New(fault.Rejected, "the answer of the API server cannot be read").On(id.String()).Because(err)
 	}
+	if s.meta != nil {
+		s.own(k.c, id, s.meta)
+	}
 	if !dryRun {
 		k.c.Note(id, s.record)
 	}

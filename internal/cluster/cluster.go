@@ -19,6 +19,7 @@ type Entry struct {
 	Manager string
 	Apply   bool // operation Apply; otherwise Update
 	Status  bool // written by Options.StatusManager: status where there is no subresource for it
+	Part    bool // written through a subresource, such as scale
 	Hash    Hash // of fields, subresource, API version and time
 }
 
@@ -30,7 +31,9 @@ type Record struct {
 	Generation      int64 // 0 for kinds that have none
 	Entries         []Entry
 	Owner           string // the delivery that its marks name, see Options.Owner; empty if none
-	Kept            bool   // its marks say it must not be pruned, see Options.Kept
+	KeptInPrune     bool   // its marks say it must outlive its place in the source, see Options.Kept
+	KeptInDelete    bool   // its marks say it must outlive its delivery
+	LastApplied     bool   // it carries the annotation of a client-side apply
 	Deleting        bool
 	Judged          bool // the kind has health and the whole object was seen
 	Health          health.Verdict

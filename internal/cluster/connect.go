@@ -3,7 +3,9 @@ package cluster
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,13 +23,16 @@ import (
 // Options say what a connection makes of what it sees. All may be left out.
 type Options struct {
 	// Owner reads from an object's marks which delivery it belongs to; empty: none.
-	Owner func(labels, annotations map[string]string) string
-	// Kept reads from an object's marks that it must not be pruned.
-	Kept func(labels, annotations map[string]string) bool
+	// It is told which object that is, because marks are copied with what they are on.
+	Owner func(id object.ID, labels, annotations map[string]string) string
+	// Kept reads from an object's marks that it must stay when it leaves the source,
+	// and when its delivery is deleted.
+	Kept func(labels, annotations map[string]string) (inPrune, inDelete bool)
 	// Health judges a live object; false if there is nothing to judge.
 	Health func(*unstructured.Unstructured) (health.Verdict, bool)
-	// NeedsObject names the kinds that Health has to see whole. All others are
-	// watched by their metadata alone.
+	// NeedsObject names the kinds that are always watched whole, for Health to
+	// see. All others are watched by their metadata alone until somebody asks for
+	// more, see [Cluster.WatchWhole].
 	NeedsObject func(schema.GroupKind) bool
 
 	// StatusManager is the field manager by which status is written to kinds
@@ -114,10 +119,10 @@ func (c *Cluster) clients() (err error) {
 
 func (o Options) withDefaults() Options {
 	if o.Owner == nil {
-		o.Owner = func(_, _ map[string]string) string { return "" }
+		o.Owner = func(object.ID, map[string]string, map[string]string) string { return "" }
 	}
 	if o.Kept == nil {
-		o.Kept = func(_, _ map[string]string) bool { return false }
+		o.Kept = func(_, _ map[string]string) (bool, bool) { return false, false }
 	}
 	if o.Health == nil {
 		o.Health = func(*unstructured.Unstructured) (health.Verdict, bool) { return health.Verdict{}, false }
@@ -176,6 +181,23 @@ func (c *Cluster) Look(kind hschema.Kind, id object.ID) (Record, bool) {
 		return Record{}, false
 	}
 	return w.records.get(keyOf(id))
+}
+
+// Owned returns the objects, of the kinds that are watched, whose marks name
+// owner. It looks at every record: it is for the first look, not for every pass.
+func (c *Cluster) Owned(owner string) []object.ID {
+	c.mu.RLock()
+	watchers := slices.Collect(maps.Values(c.watches))
+	c.mu.RUnlock()
+	var ids []object.ID
+	for _, w := range watchers {
+		gk := w.kind.GVK.GroupKind()
+		for _, k := range w.records.owned(owner) {
+			ids = append(ids, object.ID{Group: gk.Group, Kind: gk.Kind, Namespace: k.namespace, Name: k.name})
+		}
+	}
+	slices.SortFunc(ids, object.Compare)
+	return ids
 }
 
 // Note records what the API server answered to our own apply, so that nobody

@@ -442,7 +442,7 @@ func TestEvents(t *testing.T) {
 	s := b.apply(t, lookup(t, b.Cluster, "", "ConfigMap"), "events", `{"metadata":{"labels":{"example.com/owner":"me"},"annotations":{"example.com/keep":"true"}},"data":{"a":"1"}}`)
 	s.settle(t)
 	r, ok := s.Look(s.kind, s.id)
-	if !ok || r.Owner != "me" || !r.Kept {
+	if !ok || r.Owner != "me" || !r.KeptInPrune {
 		t.Fatalf("marks: %+v", r)
 	}
 	cm := s.As(cluster.Account{})

@@ -158,6 +158,8 @@ func (q request) status(s metav1.Status) *fault.Error {
 		return q.conflict(s)
 	case http.StatusMethodNotAllowed:
 		return fault.New(fault.Unsupported, "the API server does not allow to %s %s", q.verb, q.resource())
+	case http.StatusUnsupportedMediaType:
+		return fault.New(fault.Unsupported, "the API that serves %s knows no server-side apply", q.resource())
 	case http.StatusTooManyRequests:
 		return fault.New(fault.Unreachable, "the API server is busy").Because(busy{after(s)})
 	}
@@ -245,7 +247,7 @@ func (q request) rejected(s metav1.Status) *fault.Error {
 	}
 	f := fault.New(fault.Rejected, "the API server does not accept it: %s", q.text(s))
 	if immutable(s) {
-		return f.Because(ErrImmutable).WithHint("such a field is set once: the object has to be deleted and made anew")
+		return f.Because(ErrImmutable).WithHint("such a field is set once: delete the object, or have the delivery replace it by force")
 	}
 	return f
 }

@@ -81,7 +81,7 @@ func TestExplain(t *testing.T) {
 			"immutable", "the caller may replace the object",
 			status(422, metav1.StatusReasonInvalid, "long", causes("Deployment", metav1.StatusCause{Type: "FieldValueInvalid", Field: "spec.selector", Message: "Invalid value: {}: field is immutable"})),
 			deployment, fault.Rejected,
-			"Deployment.apps/apps/web: the API server does not accept it: spec.selector: Invalid value: {}: field is immutable (such a field is set once: the object has to be deleted and made anew)", ErrImmutable,
+			"Deployment.apps/apps/web: the API server does not accept it: spec.selector: Invalid value: {}: field is immutable (such a field is set once: delete the object, or have the delivery replace it by force)", ErrImmutable,
 		},
 		{
 			"invalid", "field by field",

@@ -12,23 +12,24 @@ type Fingerprint struct {
 	UID             types.UID `json:"uid"`
 	Ours            Hash      `json:"ours"`                      // our entry in managedFields, fields and time
 	Generation      int64     `json:"generation,omitempty"`      // 0 for kinds that have none
-	ResourceVersion string    `json:"resourceVersion,omitempty"` // only where Generation is 0
+	ResourceVersion string    `json:"resourceVersion,omitempty"` // only where neither Generation nor our entry tells
 	Others          Hash      `json:"others"`                    // everybody else's entries, without status
 	Status          Hash      `json:"status"`                    // entries of Options.StatusManager
 	Digest          [32]byte  `json:"digest"`                    // keyed digest of the desired object
 }
 
 // Fingerprint takes the fingerprint of r as applied by manager from a desired
-// object with the given digest. It reports false if manager has no Apply entry,
-// as on kinds without managedFields.
+// object with the given digest. It reports false if manager has no Apply entry
+// where others have theirs. On kinds without managedFields nobody has; then the
+// resource version is all there is to go by.
 func (r Record) Fingerprint(manager string, digest [32]byte) (Fingerprint, bool) {
 	ours, ok := r.applied(manager)
 	f := Fingerprint{UID: r.UID, Ours: ours, Generation: r.Generation, Digest: digest}
 	f.Others, f.Status = r.rest(manager)
-	if r.Generation == 0 {
+	if r.Generation == 0 || !ok {
 		f.ResourceVersion = r.ResourceVersion
 	}
-	return f, ok
+	return f, ok || len(r.Entries) == 0
 }
 
 // Sight says what r proves about an object whose fingerprint after our last
@@ -41,6 +42,8 @@ func (r Record) Fingerprint(manager string, digest [32]byte) (Fingerprint, bool)
 func (r Record) Sight(f Fingerprint, manager string) plan.Sight {
 	ours, ok := r.applied(manager)
 	switch {
+	case r.UID == f.UID && f.Ours == Hash{} && len(r.Entries) == 0:
+		return r.sameVersion(f)
 	case r.UID != f.UID, !ok, ours != f.Ours:
 		return plan.Drifted
 	case r.Generation != f.Generation && !r.onlyStatus(f, manager):
@@ -49,6 +52,20 @@ func (r Record) Sight(f Fingerprint, manager string) plan.Sight {
 		return plan.Unsure
 	}
 	return plan.AsApplied
+}
+
+// sameVersion is all that can be said of an object without managedFields.
+func (r Record) sameVersion(f Fingerprint) plan.Sight {
+	if r.ResourceVersion != f.ResourceVersion {
+		return plan.Unsure
+	}
+	return plan.AsApplied
+}
+
+// Ours returns the hash of manager's entry; the zero Hash if it has none.
+func (r Record) Ours(manager string) Hash {
+	h, _ := r.applied(manager)
+	return h
 }
 
 // onlyStatus reports whether a move of the generation is explained by a write of

@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfastcd/holdfast/internal/cluster"
 	"github.com/holdfastcd/holdfast/internal/health"
+	"github.com/holdfastcd/holdfast/internal/object"
 	hschema "github.com/holdfastcd/holdfast/internal/schema"
 	"github.com/holdfastcd/holdfast/test/harness"
 )
@@ -29,9 +30,11 @@ func connect(t *testing.T, agent string) (*cluster.Cluster, <-chan cluster.Event
 	t.Helper()
 	cfg := harness.Shared(t).Config()
 	c, err := cluster.Connect(cfg, cluster.Options{
-		UserAgent:   agent,
-		Owner:       func(labels, _ map[string]string) string { return labels["example.com/owner"] },
-		Kept:        func(_, annotations map[string]string) bool { return annotations["example.com/keep"] == "true" },
+		UserAgent: agent,
+		Owner:     func(_ object.ID, labels, _ map[string]string) string { return labels["example.com/owner"] },
+		Kept: func(_, annotations map[string]string) (bool, bool) {
+			return annotations["example.com/keep"] == "true", false
+		},
 		NeedsObject: judged,
 		Health: func(o *unstructured.Unstructured) (health.Verdict, bool) {
 			replicas, found, _ := unstructured.NestedInt64(o.Object, "spec", "replicas")

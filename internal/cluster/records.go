@@ -36,6 +36,19 @@ func (s *records) get(k key) (Record, bool) {
 	return r, ok
 }
 
+// owned returns the objects whose marks name owner.
+func (s *records) owned(owner string) []key {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var keys []key
+	for k, r := range s.all {
+		if r.Owner == owner {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
 // put takes what the watch shows and reports whether it says anything new.
 func (s *records) put(k key, r Record) bool {
 	s.mu.Lock()
@@ -115,7 +128,7 @@ func (s *records) forget(k key, uid string) {
 // means something only where there is no generation.
 func (r Record) same(o Record) bool {
 	return r.UID == o.UID && r.Generation == o.Generation && r.Owner == o.Owner &&
-		r.Kept == o.Kept && r.Deleting == o.Deleting && r.Judged == o.Judged && r.Health == o.Health &&
+		r.KeptInPrune == o.KeptInPrune && r.KeptInDelete == o.KeptInDelete && r.Deleting == o.Deleting && r.Judged == o.Judged && r.Health == o.Health &&
 		(r.Generation != 0 || r.ResourceVersion == o.ResourceVersion) && slices.Equal(r.Entries, o.Entries)
 }
 

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 
+	"github.com/holdfastcd/holdfast/internal/object"
 	hschema "github.com/holdfastcd/holdfast/internal/schema"
 )
 
@@ -26,8 +27,9 @@ import (
 type seen struct {
 	key    key
 	record Record
-	end    bool      // a bookmark that ends the initial list
-	crd    *declared // what a CustomResourceDefinition declares
+	meta   *metav1.ObjectMeta // where the kind is not known here, see own
+	end    bool               // a bookmark that ends the initial list
+	crd    *declared          // what a CustomResourceDefinition declares
 }
 
 // seenList is a list of seen objects; pagers find its Items by their name.
@@ -206,8 +208,7 @@ func plainMeta(m *metav1.ObjectMeta) (map[string]any, error) {
 
 // reduce makes the record of an object from its metadata.
 func (d decoder) reduce(m *metav1.ObjectMeta) *seen {
-	o := d.c.opts
-	return &seen{
+	s := &seen{
 		key: key{d.c.names.intern(m.Namespace), m.Name},
 		end: m.Annotations[metav1.InitialEventsAnnotationKey] == "true",
 		record: Record{
@@ -215,11 +216,25 @@ func (d decoder) reduce(m *metav1.ObjectMeta) *seen {
 			ResourceVersion: m.ResourceVersion,
 			Generation:      m.Generation,
 			Entries:         d.c.entries(m.ManagedFields),
-			Owner:           d.c.names.intern(o.Owner(m.Labels, m.Annotations)),
-			Kept:            o.Kept(m.Labels, m.Annotations),
 			Deleting:        m.DeletionTimestamp != nil,
+			LastApplied:     m.Annotations[object.LastApplied] != "",
 		},
 	}
+	s.record.KeptInPrune, s.record.KeptInDelete = d.c.opts.Kept(m.Labels, m.Annotations)
+	if d.w == nil {
+		s.meta = m
+		return s
+	}
+	gk := d.w.kind.GVK.GroupKind()
+	s.own(d.c, object.ID{Group: gk.Group, Kind: gk.Kind, Namespace: m.Namespace, Name: m.Name}, m)
+	return s
+}
+
+// own reads the object's owner from its marks. Answers to our own requests, which
+// are reduced without their kind, are completed by whoever sent the request.
+func (s *seen) own(c *Cluster, id object.ID, m *metav1.ObjectMeta) {
+	s.record.Owner = c.names.intern(c.opts.Owner(id, m.Labels, m.Annotations))
+	s.meta = nil
 }
 
 // entries reduces managedFields. Those of status are left out: they change all
@@ -242,6 +257,7 @@ func (c *Cluster) entries(fields []metav1.ManagedFieldsEntry) []Entry {
 				Manager: c.names.intern(f.Manager),
 				Apply:   f.Operation == metav1.ManagedFieldsOperationApply,
 				Status:  c.opts.StatusManager != "" && f.Manager == c.opts.StatusManager,
+				Part:    f.Subresource != "",
 				Hash:    hashEntry(f),
 			})
 		}

@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/holdfastcd/holdfast/internal/health"
+	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/schema"
 )
@@ -38,8 +39,8 @@ const widget = `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name
 func TestReduce(t *testing.T) {
 	var judged map[string]any
 	c := testCluster(t, Options{
-		Owner: func(labels, _ map[string]string) string { return labels["owner"] },
-		Kept:  func(_, annotations map[string]string) bool { return annotations["keep"] == "yes" },
+		Owner: func(_ object.ID, labels, _ map[string]string) string { return labels["owner"] },
+		Kept:  func(_, annotations map[string]string) (bool, bool) { return annotations["keep"] == "yes", false },
 		Health: func(o *unstructured.Unstructured) (health.Verdict, bool) {
 			judged = o.Object
 			return health.Verdict{Status: health.Healthy}, true
@@ -57,7 +58,7 @@ func TestReduce(t *testing.T) {
 	whole := &watcher{c: c, kind: widgetKind, whole: true}
 	s := decode(whole, widget).(*seen)
 	want := Record{
-		UID: "u", ResourceVersion: "7", Generation: 2, Owner: "me", Kept: true, Deleting: true,
+		UID: "u", ResourceVersion: "7", Generation: 2, Owner: "me", KeptInPrune: true, Deleting: true,
 		Judged: true, Health: health.Verdict{Status: health.Healthy},
 	}
 	entries := s.record.Entries

@@ -30,7 +30,8 @@ const (
 		"application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 	acceptMetaList = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1," +
 		"application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
-	acceptWhole = "application/json"
+	acceptWhole    = "application/json"
+	acceptMetaJSON = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 )
 
 // Watch makes sure that a watch of each kind runs and returns when all have shown
@@ -40,9 +41,20 @@ const (
 // NotFound (the kind is not served), Unsupported (it cannot be watched),
 // Unreachable; a watch that failed goes on trying.
 func (c *Cluster) Watch(ctx context.Context, kinds ...hschema.Kind) error {
+	return c.watch(ctx, false, kinds)
+}
+
+// WatchWhole is [Cluster.Watch] of whole objects, which are judged by their health.
+// A kind that was watched by its metadata until now is watched anew; once it is
+// watched whole it stays so.
+func (c *Cluster) WatchWhole(ctx context.Context, kinds ...hschema.Kind) error {
+	return c.watch(ctx, true, kinds)
+}
+
+func (c *Cluster) watch(ctx context.Context, whole bool, kinds []hschema.Kind) error {
 	watchers := make([]*watcher, 0, len(kinds))
 	for _, k := range kinds {
-		w, err := c.ensure(k) //nolint:contextcheck // a watch outlives the call that asks for it
+		w, err := c.ensure(k, whole) //nolint:contextcheck // a watch outlives the call that asks for it
 		if err != nil {
 			return err
 		}
@@ -81,8 +93,9 @@ func (c *Cluster) drop(gk schema.GroupKind) {
 }
 
 // ensure returns the running watch of a kind. One that failed before it was
-// complete, or whose version is not served any more, is begun anew.
-func (c *Cluster) ensure(k hschema.Kind) (*watcher, error) {
+// complete, whose version is not served any more, or that shows less than is asked
+// for, is begun anew.
+func (c *Cluster) ensure(k hschema.Kind, whole bool) (*watcher, error) {
 	kinds := c.kinds.Load()
 	switch {
 	case c.life == nil:
@@ -98,12 +111,13 @@ func (c *Cluster) ensure(k hschema.Kind) (*watcher, error) {
 	old := c.watches[gk]
 	if old != nil {
 		_, served := kinds.served[old.kind.GVK]
-		if !old.failedFor(c.opts.Clock(), restartFailedOnce) && (served || old.kind == k) {
+		whole = whole || old.whole
+		if !old.failedFor(c.opts.Clock(), restartFailedOnce) && (served || old.kind == k) && old.whole == whole {
 			return old, nil
 		}
 		old.stop()
 	}
-	w, err := c.newWatcher(k, old)
+	w, err := c.newWatcher(k, whole, old)
 	if err != nil {
 		return nil, err
 	}
@@ -137,11 +151,11 @@ type watcher struct {
 	at     time.Time
 }
 
-func (c *Cluster) newWatcher(k hschema.Kind, old *watcher) (*watcher, error) {
+func (c *Cluster) newWatcher(k hschema.Kind, whole bool, old *watcher) (*watcher, error) {
 	gk := k.GVK.GroupKind()
 	w := &watcher{
 		c: c, kind: k,
-		whole:   gk == crdKind || c.opts.NeedsObject(gk),
+		whole:   whole || gk == crdKind || c.opts.NeedsObject(gk),
 		records: &records{all: map[key]Record{}},
 		synced:  make(chan struct{}),
 		failed:  make(chan struct{}),

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 type Entry struct {
 	ID   object.ID
 	Kind hschema.Kind // zero if the cluster does not serve it any more
+	Wave int          // of its last apply
 }
 
 // StageRule names the kinds of one stage, by group and kind; either may begin
@@ -34,6 +36,11 @@ type Profile struct {
 	Forget bool
 	// AllowEmpty permits to prune everything that a delivery holds.
 	AllowEmpty bool
+	// GateWaves sends the objects of a wave when those of the waves before are
+	// healthy; otherwise waves are an order alone.
+	GateWaves bool
+	// Brake stops plans that prune a lot at once.
+	Brake Brake
 }
 
 // Input is what a plan is made from.
@@ -47,39 +54,97 @@ type Input struct {
 	Prune     bool                     // delete what left the desired set
 	Revert    bool                     // correct what others changed
 	Profile   Profile
+	// Only restricts the plan to some objects; nil: all.
+	Only func(object.ID) bool
+	// Confirmed is the digest of the prunes that somebody confirmed, see
+	// [Plan.HeldDigest]; Cleared are objects whose prune was confirmed before.
+	Confirmed string
+	Cleared   func(object.ID) bool
 }
 
 // Make compares and decides. Errors are *fault.Error: Invalid for an object that
 // is desired twice (naming both places), Refused for a plan that would prune
 // everything.
+//
+// Within a wave the stages follow the rules of the profile; leftovers go last.
 func Make(in Input) (Plan, error) {
 	if err := unique(in.Desired); err != nil {
 		return Plan{}, err
 	}
-	stages := make([]Stage, 0, len(in.Profile.Stages)+2)
-	for _, rule := range in.Profile.Stages {
-		stages = append(stages, Stage{Name: rule.Name, Gate: rule.Gate})
-	}
-	last := len(stages)
-	stages = append(stages, Stage{Name: "objects"})
 	held := make(map[object.ID]bool, len(in.Inventory))
 	for _, e := range in.Inventory {
 		held[e.ID] = true
 	}
+	var p Plan
+	waves := wavesOf(in.Desired)
+	actions := make([]Action, 0, len(in.Desired))
 	for i := range in.Desired {
 		d := &in.Desired[i]
-		at := stageOf(in.Profile.Stages, d.ID.GroupKind(), last)
-		stages[at].Actions = append(stages[at].Actions, decide(in, held, d))
+		a := only(in, decide(in, held[d.ID], d))
+		a.Wave = waves.of(d)
+		actions = append(actions, a)
 	}
-	for i := range stages {
-		slices.SortStableFunc(stages[i].Actions, func(a, b Action) int { return object.CompareRank(a.ID, b.ID) })
-	}
-	prune := Stage{Name: "leftovers", Actions: leftovers(in)}
-	if err := emptied(in, prune); err != nil {
+	p.Stages = stagesOf(in.Profile, actions)
+	p.HealthyBefore = gate(in.Profile, p.Stages)
+	gone := leftovers(in)
+	if err := emptied(in, gone); err != nil {
 		return Plan{}, err
 	}
-	stages = append(stages, prune)
-	return Plan{Stages: slices.DeleteFunc(stages, func(s Stage) bool { return len(s.Actions) == 0 })}, nil
+	if ids, digest, confirmed := brake(in, gone); confirmed {
+		p.Confirmed = ids
+	} else {
+		p.Held, p.HeldDigest = ids, digest
+	}
+	if in.Profile.GateWaves {
+		oneWave(gone)
+	}
+	if len(gone) > 0 {
+		p.Stages = append(p.Stages, Stage{Name: "leftovers", Actions: gone})
+	}
+	return p, nil
+}
+
+// stagesOf sorts actions into stages: by wave, then by the rules of the profile,
+// then by kind.
+func stagesOf(profile Profile, actions []Action) []Stage {
+	last := len(profile.Stages)
+	slices.SortStableFunc(actions, func(a, b Action) int {
+		if a.Wave != b.Wave {
+			return cmp.Compare(a.Wave, b.Wave)
+		}
+		return object.CompareRank(a.ID, b.ID)
+	})
+	var stages []Stage
+	for from := 0; from < len(actions); {
+		wave, to := actions[from].Wave, from
+		parts := make([]Stage, last+1)
+		for ; to < len(actions) && actions[to].Wave == wave; to++ {
+			at := stageOf(profile.Stages, actions[to].ID.GroupKind(), last)
+			if parts[at].Actions == nil {
+				parts[at].Actions = make([]Action, 0, len(actions)-to)
+			}
+			parts[at].Actions = append(parts[at].Actions, actions[to])
+		}
+		for at, s := range parts {
+			s.Name, s.Wave = "objects", wave
+			if at < last {
+				s.Name, s.Gate = profile.Stages[at].Name, profile.Stages[at].Gate
+			}
+			if len(s.Actions) > 0 {
+				stages = append(stages, s)
+			}
+		}
+		from = to
+	}
+	return stages
+}
+
+// only restricts an action to what a pass is for.
+func only(in Input, a Action) Action {
+	if in.Only != nil && !in.Only(a.ID) && (a.Op.Sends() || a.Op == Await) {
+		a.Op, a.Reason = Leave, "it is not among the objects that this sync is for"
+	}
+	return a
 }
 
 // unique refuses a set in which an object occurs twice.
@@ -122,19 +187,21 @@ func matches(rule, name string) bool {
 	return rule == name || star && strings.HasSuffix(name, suffix)
 }
 
-// decide chooses the operation for one desired object; held are the objects
-// that the delivery has applied before.
-func decide(in Input, held map[object.ID]bool, d *Desired) Action {
+// decide chooses the operation for one desired object; held says that the
+// delivery has applied it before.
+func decide(in Input, held bool, d *Desired) Action {
 	seen := in.Observe(d.ID)
-	a := Action{ID: d.ID, Kind: d.Kind, Desired: d, Observed: seen}
+	a := Action{ID: d.ID, Kind: d.Kind, Desired: d, Observed: seen, Held: held}
 	switch {
+	case d.Treatment.Skip != "":
+		a.Op, a.Reason = Skip, d.Treatment.Skip
 	case seen.Sight == KindUnknown:
 		a.Op, a.Reason = Await, "the cluster does not serve this kind yet"
-	case seen.Sight == Absent && !in.Revert && held[d.ID]:
+	case seen.Sight == Absent && !in.Revert && held && (seen.Digest == [32]byte{} || seen.Digest == d.Digest):
 		a.Op, a.Reason = Leave, "it was deleted in the cluster"
 	case seen.Sight == Absent:
 		a.Op, a.Reason = Create, "it does not exist"
-	case d.Loose:
+	case d.Loose, d.Treatment.IfNotPresent:
 		a.Op, a.Reason = Keep, ""
 	case foreign(in, seen):
 		a.Op, a.Reason = Refuse, "it belongs to "+seen.Owner
@@ -200,18 +267,20 @@ func leftovers(in Input) []Action {
 	var actions []Action
 	for _, e := range in.Inventory {
 		if !desired[e.ID] {
-			actions = append(actions, part(in, e))
+			actions = append(actions, only(in, part(in, e)))
 		}
 	}
 	// What was sent last goes first.
-	slices.SortStableFunc(actions, func(a, b Action) int { return object.CompareRank(b.ID, a.ID) })
+	slices.SortStableFunc(actions, func(a, b Action) int {
+		return cmp.Or(cmp.Compare(b.Wave, a.Wave), object.CompareRank(b.ID, a.ID))
+	})
 	return actions
 }
 
 // part chooses the operation for an object that left the desired set.
 func part(in Input, e Entry) Action {
 	seen := in.Observe(e.ID)
-	a := Action{ID: e.ID, Kind: e.Kind, Observed: seen}
+	a := Action{ID: e.ID, Kind: e.Kind, Observed: seen, Wave: e.Wave, Held: true}
 	switch {
 	case seen.Sight == Absent || seen.Sight == KindUnknown:
 		a.Op, a.Reason = Release, "it is gone"
@@ -237,13 +306,13 @@ func part(in Input, e Entry) Action {
 }
 
 // emptied refuses a plan that prunes the last object of a delivery.
-func emptied(in Input, prune Stage) error {
+func emptied(in Input, gone []Action) error {
 	if len(in.Desired) > 0 || in.Profile.AllowEmpty {
 		return nil
 	}
-	for _, a := range prune.Actions {
+	for _, a := range gone {
 		if a.Op == Prune {
-			return fault.New(fault.Refused, "the source is empty: this would prune all %d objects of the delivery", len(prune.Actions)).
+			return fault.New(fault.Refused, "the source is empty: this would prune all %d objects of the delivery", len(gone)).
 				WithHint("allow an empty source, or delete the delivery itself")
 		}
 	}

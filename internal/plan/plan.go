@@ -24,6 +24,31 @@ type Desired struct {
 	// Loose objects are created where they are absent, left alone where they
 	// exist, and never part of an inventory (Argo CD's CreateNamespace).
 	Loose bool
+	// Wave orders the objects of a delivery: lower ones come first.
+	Wave int
+	// Treatment is what the object asks for itself.
+	Treatment Treatment
+	// Ignored are the fields of it that belong to whoever sets them in the
+	// cluster; Digest does not cover them.
+	Ignored *Ignored
+	// Warnings are about what was left out of the source's manifest, or changed;
+	// each begins with the field it is about.
+	Warnings []string
+}
+
+// Treatment is how an object of the source wants to be treated, by its own
+// marks. The zero value is the usual one.
+type Treatment struct {
+	// Skip, if not empty, is why the object is neither applied nor pruned.
+	Skip string
+	// IfNotPresent creates the object where it is absent, and leaves it alone after.
+	IfNotPresent bool
+	// Merge leaves the fields of others alone that a take-over would remove.
+	Merge bool
+	// Force deletes the object and creates it again where an immutable field changed.
+	Force bool
+	// Unjudged objects do not count in the health of their delivery.
+	Unjudged bool
 }
 
 // Sight says what is known of an object in the cluster.
@@ -52,10 +77,15 @@ type Observed struct {
 	Digest          [32]byte // of the Desired that was last applied here; zero if never
 	Owner           string   // the delivery that its marks name; empty if none
 	Deleting        bool
-	Kept            bool           // its own marks say that it must not be pruned
+	Kept            bool           // its own marks say that it must not be deleted now
 	By              string         // field manager that caused a drift, if known
 	Live            *object.Object // only where a preview raised it; nil in the controller
 	DryRun          *object.Object // the result of a dry run beside Live; nil in the controller
+	Generation      int64          // 0 for kinds that have none
+	Ours            [16]byte       // hash of our entry in managedFields; zero if there is none
+	// Peers: others who hold objects to Git, or people by hand, have applied it, and
+	// what they set has to become ours for it to go when Git drops it.
+	Peers bool
 }
 
 // Op is what to do with one object.
@@ -73,6 +103,8 @@ const (
 	Refuse  Op = "refuse"  // owned by another delivery, or forbidden
 	Await   Op = "await"   // cannot be sent yet: its kind is not served, or its predecessor is still going
 	Leave   Op = "leave"   // differs or is left over, and the delivery does not correct that by itself
+	Hold    Op = "hold"    // left the desired set, and its prune waits for somebody's word
+	Skip    Op = "skip"    // the object itself asks to be left alone
 )
 
 // Action is one operation on one object.
@@ -83,12 +115,22 @@ type Action struct {
 	Desired  *Desired // nil for Prune and Release
 	Observed Observed
 	Reason   string // for people
+	Wave     int
+	Held     bool // the delivery has applied it before
+}
+
+// Adopts reports whether executing a takes the object over from others who
+// applied it: it is the first time that we apply it, and theirs shows.
+func (a Action) Adopts() bool {
+	return a.Op.Applies() && a.Op != Create && a.Observed.Peers && a.Observed.Digest == [32]byte{} &&
+		a.Desired != nil && !a.Desired.Treatment.Merge
 }
 
 // Stage is a set of actions that may run in any order; the next stage starts
 // when Gate is satisfied.
 type Stage struct {
 	Name    string
+	Wave    int
 	Actions []Action
 	// Gate holds back the stages behind until the objects of this one are ready
 	// (CRDs established, namespaces active).
@@ -98,11 +140,24 @@ type Stage struct {
 // Plan is what to do, in order.
 type Plan struct {
 	Stages []Stage
+	// HealthyBefore is the wave that is sent only when every object of the waves
+	// before it is healthy; nil: no wave is held back for the sake of health.
+	HealthyBefore *int
+	// Held are the objects of which the prune waits for a word, and HeldDigest
+	// names that set: who confirms it says this digest. Empty where nothing is held.
+	Held       []object.ID
+	HeldDigest string
+	// Confirmed are the objects whose prune was held back until now.
+	Confirmed []object.ID
 }
 
 // Actions returns the actions of all stages, in order.
 func (p Plan) Actions() []Action {
-	var all []Action
+	n := 0
+	for _, s := range p.Stages {
+		n += len(s.Actions)
+	}
+	all := make([]Action, 0, n)
 	for _, s := range p.Stages {
 		all = append(all, s.Actions...)
 	}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gvk "k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -46,6 +47,7 @@ func Conformance(t *testing.T, c apply.Client, ns string) {
 	t.Run("generation", f.generation)
 	t.Run("dry run", f.dryRun)
 	t.Run("two managers", f.managers)
+	t.Run("adopt", f.adopt)
 	t.Run("delete", f.delete)
 	t.Run("errors", f.errors)
 	t.Run("execute", f.execute)
@@ -127,6 +129,38 @@ func (f conformance) managers(t *testing.T) {
 	b := f.must(t, ConfigMap, "managers", f.configMap("managers", "2"), "other")
 	if now, ok := b.Fingerprint(manager, [32]byte{}); ok && now.Ours == taken.Ours {
 		t.Error("a field was taken, and our entry stands")
+	}
+}
+
+// adopt takes an object over from another manager: what it set goes with the next
+// apply, if that does not set it too.
+func (f conformance) adopt(t *testing.T) {
+	ctx, id := context.Background(), f.id(ConfigMap, "adopt")
+	if err := f.Adopt(ctx, ConfigMap, f.id(ConfigMap, "nothing"), manager, []string{"peer"}); err != nil {
+		t.Errorf("of an object that does not exist: %v", err)
+	}
+	peers := fmt.Appendf(nil, `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"adopt","namespace":%q},"data":{"key":"1","stale":"1"}}`, f.ns)
+	f.must(t, ConfigMap, "adopt", peers, "peer")
+	for range 2 {
+		if err := f.Adopt(ctx, ConfigMap, id, manager, []string{"peer"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.must(t, ConfigMap, "adopt", f.configMap("adopt", "1"), manager)
+	live, err := f.Get(ctx, ConfigMap, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]any{"key": "1"}, live.Object["data"]); diff != "" {
+		t.Errorf("after a take-over (-want +got):\n%s", diff)
+	}
+	for _, m := range live.GetManagedFields() {
+		if m.Manager == "peer" {
+			t.Error("the peer still owns fields")
+		}
+	}
+	if _, err := f.Get(ctx, ConfigMap, f.id(ConfigMap, "nothing")); fault.KindOf(err) != fault.NotFound {
+		t.Errorf("an object that does not exist: got %v", err)
 	}
 }
 

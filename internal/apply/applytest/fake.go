@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/holdfastcd/holdfast/internal/cluster"
@@ -150,6 +151,81 @@ func (a *API) Apply(_ context.Context, kind schema.Kind, id object.ID, body []by
 	}
 	a.objects[id] = s
 	return a.record(s), nil
+}
+
+// Adopt implements apply.Client: names of peers are compared as they are.
+func (a *API) Adopt(_ context.Context, kind schema.Kind, id object.ID, manager string, peers []string) error {
+	if err := a.begin("adopt", kind, id); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.exists(id) {
+		return nil
+	}
+	s := a.draft(id)
+	for _, p := range peers {
+		if leaves := s.owners[p]; p != manager && leaves != nil {
+			delete(s.owners, p)
+			if s.owners[manager] == nil {
+				s.owners[manager] = map[string]bool{}
+			}
+			maps.Copy(s.owners[manager], leaves)
+			s.version = a.tick()
+		}
+	}
+	a.objects[id] = s
+	return nil
+}
+
+// Get implements apply.Client.
+func (a *API) Get(_ context.Context, kind schema.Kind, id object.ID) (*unstructured.Unstructured, error) {
+	if err := a.begin("get", kind, id); err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s, ok := a.objects[id]
+	if !ok {
+		return nil, fault.New(fault.NotFound, "not found").On(id.String())
+	}
+	o := &unstructured.Unstructured{Object: map[string]any{"kind": id.Kind}}
+	for leaf, text := range s.values {
+		var v any
+		if err := json.Unmarshal([]byte(text), &v); err != nil {
+			return nil, fmt.Errorf("%s: %w", leaf, err)
+		}
+		path(leaf).Set(o.Object, v)
+	}
+	o.SetName(id.Name)
+	o.SetNamespace(id.Namespace)
+	o.SetUID(s.uid)
+	o.SetResourceVersion(fmt.Sprint(s.version))
+	var entries []metav1.ManagedFieldsEntry
+	for _, manager := range slices.Sorted(maps.Keys(s.owners)) {
+		fields := object.Owned{}
+		for leaf := range s.owners[manager] {
+			fields = fields.Union(path(leaf).Owned())
+		}
+		raw, err := json.Marshal(fields)
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, metav1.ManagedFieldsEntry{
+			Manager: manager, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: metav1.NewFieldsV1(string(raw)),
+		})
+	}
+	o.SetManagedFields(entries)
+	return o, nil
+}
+
+// path is the way to a leaf.
+func path(leaf string) object.Path {
+	var p object.Path
+	for step := range strings.SplitSeq(strings.TrimPrefix(leaf, "/"), "/") {
+		p = append(p, "f:"+step)
+	}
+	return p
 }
 
 func (a *API) exists(id object.ID) bool {
