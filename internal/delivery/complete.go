@@ -3,6 +3,7 @@ package delivery
 import (
 	"encoding/json"
 	"slices"
+	"strconv"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -51,35 +52,47 @@ func (s Spec) place(objects []object.Object, kinds schema.Kinds) ([]object.Objec
 // complete turns admitted objects into what will be sent: normalised, marked as
 // this delivery's, marshalled and digested.
 func (s Spec) complete(admitted policy.Admitted, kinds schema.Kinds, digest Digester) ([]plan.Desired, error) {
+	ignores, err := plan.CompileIgnores(s.Ignore)
+	if err != nil {
+		return nil, err
+	}
 	objects := admitted.Objects()
 	desired := make([]plan.Desired, 0, len(objects)+1)
 	for i := range objects {
 		o := &objects[i]
-		object.Normalise(&o.Unstructured)
 		id := o.ID()
+		warnings := object.Normalise(&o.Unstructured, schema.Lists(id.GroupKind()))
 		s.Profile.Marks.apply(&o.Unstructured, id)
-		d, err := seal(o, kinds, digest)
+		d, err := seal(o, kinds, digest, ignores.For(id, s.Profile.Marks.keys()...))
 		if err != nil {
 			return nil, err
 		}
+		d.Warnings = warnings
+		s.Profile.tend(&d, o)
 		desired = append(desired, d)
 	}
 	if !s.CreateNamespace || s.Namespace == "" || holdsNamespace(desired, s.Namespace) {
 		return desired, nil
 	}
-	namespace, err := seal(newNamespace(s.Namespace), kinds, digest)
-	namespace.Loose = true
+	namespace, err := seal(s.newNamespace(), kinds, digest, nil)
+	namespace.Loose = len(s.NamespaceLabels)+len(s.NamespaceAnnotations) == 0
 	return append(desired, namespace), err
 }
 
-func seal(o *object.Object, kinds schema.Kinds, digest Digester) (plan.Desired, error) {
+// seal marshals and digests an object. The digest leaves out the ignored fields:
+// a change of them in the source is no change.
+func seal(o *object.Object, kinds schema.Kinds, digest Digester, ignored *plan.Ignored) (plan.Desired, error) {
 	body, err := json.Marshal(o.Object)
+	told := body
+	if bare := ignored.Without(o.Object); err == nil && bare != nil {
+		told, err = json.Marshal(bare)
+	}
 	if err != nil {
 		return plan.Desired{}, fault.New(fault.Invalid, "the object is not valid JSON").
 			On(o.ID().String()).At(o.Origin.File, o.Origin.Line)
 	}
 	kind, _ := kinds.Lookup(o.GroupVersionKind())
-	return plan.Desired{ID: o.ID(), Kind: kind, Origin: o.Origin, Digest: digest(body), Body: body}, nil
+	return plan.Desired{ID: o.ID(), Kind: kind, Origin: o.Origin, Digest: digest(told), Body: body, Ignored: ignored}, nil
 }
 
 func holdsNamespace(desired []plan.Desired, name string) bool {
@@ -88,10 +101,34 @@ func holdsNamespace(desired []plan.Desired, name string) bool {
 	})
 }
 
-func newNamespace(name string) *object.Object {
-	return &object.Object{Unstructured: unstructured.Unstructured{Object: map[string]any{
+func (s Spec) newNamespace() *object.Object {
+	o := &object.Object{Unstructured: unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "v1",
 		"kind":       "Namespace",
-		"metadata":   map[string]any{"name": name},
+		"metadata":   map[string]any{"name": s.Namespace},
 	}}}
+	if len(s.NamespaceLabels) > 0 {
+		o.SetLabels(s.NamespaceLabels)
+	}
+	if len(s.NamespaceAnnotations) > 0 {
+		o.SetAnnotations(s.NamespaceAnnotations)
+	}
+	return o
+}
+
+// tend reads from an object what it asks for itself.
+func (p Profile) tend(d *plan.Desired, o *object.Object) {
+	if p.Treat != nil {
+		d.Treatment = p.Treat(&o.Unstructured)
+	}
+	if len(p.WaveKeys) == 0 {
+		return
+	}
+	annotations := o.GetAnnotations()
+	for _, key := range p.WaveKeys {
+		if wave, err := strconv.Atoi(annotations[key]); err == nil {
+			d.Wave = wave
+			return
+		}
+	}
 }

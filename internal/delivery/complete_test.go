@@ -13,6 +13,7 @@ import (
 
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/object"
+	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/policy"
 	"github.com/holdfastcd/holdfast/internal/schema"
 )
@@ -157,11 +158,15 @@ func TestSpecKeyCoversWhatObjectsDependOn(t *testing.T) {
 		"manager":   func(s *Spec) { s.Profile.FieldManager = "other" },
 		"marks":     func(s *Spec) { s.Profile.Marks.Labels = map[string]string{"a": "b"} },
 		"rules":     func(s *Spec) { s.Rules.Version = "2" },
+		"variables": func(s *Spec) { s.Substitute = &Substitution{Variables: map[string]string{"a": "b"}} },
+		"ignored":   func(s *Spec) { s.Ignore = []plan.Ignore{{Kind: "Deployment", Pointers: []string{"/spec/replicas"}}} },
+		"waves":     func(s *Spec) { s.Profile.WaveKeys = []string{"wave"} },
 	}
+	e := &Engine{Options: Options{Digest: digest}}
 	for name, change := range changes {
 		s := base
 		change(&s)
-		if s.key() == base.key() {
+		if e.key(s) == e.key(base) {
 			t.Errorf("another %s gives other objects, but the key is the same", name)
 		}
 	}

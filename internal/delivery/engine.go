@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"maps"
 	"slices"
@@ -48,25 +47,19 @@ type Engine struct {
 
 	mu     sync.Mutex
 	states map[ID]*state
-	owners map[object.ID]ID // which delivery an event concerns
-	stuck  map[ID]bool      // deliveries that a new kind may help on
+	named  map[string]*state    // those that count what carries their marks, by name
+	owners map[object.ID]*state // which delivery an event concerns
+	stuck  map[ID]bool          // deliveries that a new kind may help on
 	notify func(ID)
-}
-
-// state is what the engine remembers of a delivery between passes. Only the
-// running pass of the delivery touches it.
-type state struct {
-	rendered render.Result // without objects; what desired was made from
-	spec     string        // the rest of what desired was made from
-	desired  []plan.Desired
-	prints   map[object.ID]cluster.Fingerprint
-	fights   map[object.ID]*fight
 }
 
 // New returns an engine; it reads the cluster's events from now on.
 func New(o Options) *Engine {
-	e := &Engine{Options: o, states: map[ID]*state{}, owners: map[object.ID]ID{}, stuck: map[ID]bool{}}
-	o.Cluster.Subscribe(func(ev cluster.Event) { e.dispatch(ev.ID) })
+	e := &Engine{
+		Options: o, states: map[ID]*state{}, named: map[string]*state{},
+		owners: map[object.ID]*state{}, stuck: map[ID]bool{},
+	}
+	o.Cluster.Subscribe(e.dispatch)
 	o.Cluster.SubscribeKinds(func([]kschema.GroupKind) { e.unstick() })
 	return e
 }
@@ -78,13 +71,20 @@ func (e *Engine) OnEvent(notify func(ID)) {
 	e.notify = notify
 }
 
-func (e *Engine) dispatch(id object.ID) {
+// dispatch hands an event to the delivery that it concerns: the one that claims the
+// object, or else the one that its marks name.
+func (e *Engine) dispatch(ev cluster.Event) {
 	e.mu.Lock()
-	owner, ok := e.owners[id]
+	st, ok := e.owners[ev.ID]
+	if !ok && ev.Record.Owner != "" && !ev.Gone {
+		if st, ok = e.named[ev.Record.Owner]; ok {
+			st.stray(ev.ID)
+		}
+	}
 	notify := e.notify
 	e.mu.Unlock()
 	if ok && notify != nil {
-		notify(owner)
+		notify(st.id)
 	}
 }
 
@@ -118,6 +118,9 @@ func (e *Engine) Deliver(ctx context.Context, spec Spec) Report {
 
 func (e *Engine) deliver(ctx context.Context, spec Spec) Report {
 	st := e.state(spec.ID)
+	if spec.Observe {
+		return e.regard(ctx, spec, st)
+	}
 	p, err := e.plan(ctx, spec, st)
 	if err != nil {
 		return e.refused(spec, err)
@@ -125,27 +128,32 @@ func (e *Engine) deliver(ctx context.Context, spec Spec) Report {
 	if conflict := p.Conflict(); conflict != nil {
 		return e.refused(spec, conflict)
 	}
-	e.holdFights(p, st)
-	return e.execute(ctx, spec, st, p)
+	st.clear(p.Confirmed)
+	e.holdFights(ctx, spec, p, st)
+	return e.execute(ctx, spec, st, p, false)
 }
 
 // execute sends what the plan says, remembers what the API server answered, and
 // tells what came of it.
-func (e *Engine) execute(ctx context.Context, spec Spec, st *state, p plan.Plan) Report {
+func (e *Engine) execute(ctx context.Context, spec Spec, st *state, p plan.Plan, retract bool) Report {
 	res := apply.Execute(ctx, p, e.Cluster.As(spec.Account), apply.Options{
 		Manager:     spec.Profile.FieldManager,
+		Peers:       spec.Profile.peers(),
+		Force:       spec.Force,
 		Propagation: spec.Profile.Propagation,
-		Ready:       e.ready,
+		Ready:       e.ready(p),
+		Retract:     retract,
 	})
 	e.remember(spec, st, res)
-	return e.report(st, res)
+	return e.report(spec, st, p, res)
 }
 
 // Unchanged reports whether spec is known to render, on its revision, what its
 // last pass rendered: the next pass will send nothing unless the cluster moved.
 func (e *Engine) Unchanged(spec Spec) bool {
 	st := e.state(spec.ID)
-	return st.desired != nil && st.spec == spec.key() && st.rendered.Trace.Holds(spec.Revision.Tree)
+	return st.desired != nil && st.key == e.key(spec) && st.answers == st.asked.Answers(spec.Render.Capabilities) &&
+		st.trace.Holds(spec.Revision.Tree)
 }
 
 // Preview returns the plan of a pass, with the fields that it would change, and
@@ -156,11 +164,11 @@ func (e *Engine) Preview(ctx context.Context, spec Spec) (plan.Plan, error) {
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	in, err := e.input(ctx, spec, st, desired)
+	in, err := e.input(ctx, spec, st, desired, false)
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	in.Observe, err = e.raise(ctx, spec, in, func(plan.Observed) bool { return true })
+	in.Observe, err = e.raise(ctx, spec, nil, in, func(plan.Desired, plan.Observed) bool { return true })
 	if err != nil {
 		return plan.Plan{}, err
 	}
@@ -172,7 +180,8 @@ func (e *Engine) Preview(ctx context.Context, spec Spec) (plan.Plan, error) {
 func (e *Engine) Retract(ctx context.Context, spec Spec) (Report, bool) {
 	st := e.state(spec.ID)
 	spec.Prune, spec.Profile.Plan.AllowEmpty = true, true
-	in, err := e.input(ctx, spec, st, nil)
+	spec.Profile.Plan.Brake, spec.Only = plan.NoBrake(), nil // to delete the resource is a word
+	in, err := e.input(ctx, spec, st, nil, true)
 	if err != nil {
 		return e.refused(spec, err), false
 	}
@@ -180,55 +189,25 @@ func (e *Engine) Retract(ctx context.Context, spec Spec) (Report, bool) {
 	if err != nil {
 		return e.refused(spec, err), false
 	}
-	report := e.execute(ctx, spec, st, p)
+	report := e.execute(ctx, spec, st, p, true)
 	return report, len(report.Inventory) == 0
 }
 
 // Forget drops what is remembered of a delivery that no longer exists.
 func (e *Engine) Forget(id ID) {
 	e.mu.Lock()
-	delete(e.states, id)
-	delete(e.stuck, id)
-	for o, owner := range e.owners {
-		if owner == id {
+	if st := e.states[id]; st != nil {
+		for o := range st.claims {
 			delete(e.owners, o)
 		}
 	}
+	delete(e.states, id)
+	delete(e.named, id.String())
+	delete(e.stuck, id)
 	e.mu.Unlock()
 	if err := e.Memory.Delete(id.String()); err != nil {
 		e.Log.Warn("cannot delete fingerprints", "delivery", id.String(), "error", err)
 	}
-}
-
-// state returns the memory of a delivery, from disk at first sight.
-func (e *Engine) state(id ID) *state {
-	e.mu.Lock()
-	st, ok := e.states[id]
-	e.mu.Unlock()
-	if ok {
-		return st
-	}
-	prints, err := e.Memory.Load(id.String())
-	if err != nil {
-		e.Log.Warn("cannot read fingerprints; objects are checked once more", "delivery", id.String(), "error", err)
-	}
-	if prints == nil {
-		prints = map[object.ID]cluster.Fingerprint{}
-	}
-	st = &state{prints: prints, fights: map[object.ID]*fight{}}
-	e.mu.Lock()
-	e.states[id] = st
-	e.mu.Unlock()
-	return st
-}
-
-// key is what the desired objects depend on besides the rendered ones.
-func (s Spec) key() string {
-	b, err := json.Marshal([]any{s.Render, s.Namespace, s.CreateNamespace, s.Profile.FieldManager, s.Profile.Marks, s.Rules.Version})
-	if err != nil {
-		return ""
-	}
-	return string(b)
 }
 
 // plan makes the plan of a pass. Bodies are made only if the plan without them
@@ -238,7 +217,7 @@ func (e *Engine) plan(ctx context.Context, spec Spec, st *state) (plan.Plan, err
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	in, err := e.input(ctx, spec, st, desired)
+	in, err := e.input(ctx, spec, st, desired, false)
 	if err != nil {
 		return plan.Plan{}, err
 	}
@@ -250,36 +229,40 @@ func (e *Engine) plan(ctx context.Context, spec Spec, st *state) (plan.Plan, err
 		return plan.Plan{}, err
 	}
 	in.Desired = desired
-	if !spec.Revert {
-		if in.Observe, err = e.raise(ctx, spec, in, untold); err != nil {
-			return plan.Plan{}, err
-		}
+	if in.Observe, err = e.raise(ctx, spec, st, in, spec.untold); err != nil {
+		return plan.Plan{}, err
 	}
 	return plan.Make(in)
 }
 
-// untold: applied by us before, and the watch cannot say whether it was changed.
-// A delivery that does not revert must compare it by value.
-func untold(o plan.Observed) bool { return o.Sight == plan.Unsure && o.Digest != [32]byte{} }
-
 func needsBodies(p plan.Plan, spec Spec) bool {
 	return slices.ContainsFunc(p.Actions(), func(a plan.Action) bool {
-		return a.Op.Applies() && a.Desired.Body == nil || !spec.Revert && untold(a.Observed)
+		return a.Op.Applies() && a.Desired.Body == nil || a.Desired != nil && spec.untold(*a.Desired, a.Observed)
 	})
 }
 
 // desire returns the desired objects of a spec: from memory where what they were
-// made from still stands, without bodies unless they are asked for.
+// made from still stands, without bodies unless they are asked for. A source that
+// was found to be wrong is not rendered again until it changes.
 func (e *Engine) desire(ctx context.Context, spec Spec, st *state, bodies bool) ([]plan.Desired, error) {
 	if !bodies && e.Unchanged(spec) {
 		return st.desired, nil
 	}
-	desired, rendered, err := spec.compose(ctx, e.Renderer(spec.ID), e.Cluster.Kinds(), e.Digest)
+	key, now := e.failureKey(spec), e.Clock()
+	if st.failed.stands(key, spec, now) {
+		return nil, st.failed.err
+	}
+	made, err := spec.compose(ctx, e.Renderer(spec.ID), e.Cluster.Kinds(), e.Digest)
 	if err != nil {
+		if st.failed = nil; ctx.Err() == nil {
+			st.failed = failureOf(err, key, spec, now)
+		}
 		return nil, err
 	}
-	st.rendered, st.spec, st.desired = render.Result{Trace: rendered.Trace}, spec.key(), bodiless(desired)
-	return desired, nil
+	st.failed = nil
+	st.key, st.trace, st.images, st.desired = e.key(spec), made.trace, made.images, bodiless(made.desired)
+	st.asked, st.answers = made.asked, made.asked.Answers(spec.Render.Capabilities)
+	return made.desired, nil
 }
 
 func bodiless(desired []plan.Desired) []plan.Desired {

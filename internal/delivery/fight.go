@@ -1,6 +1,15 @@
 package delivery
 
-import "time"
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/holdfastcd/holdfast/internal/plan"
+)
 
 // Reverting the same object again and again means that somebody else wants it
 // otherwise. The third revert within the window backs off.
@@ -17,6 +26,9 @@ type fight struct {
 	reverts []time.Time
 	wait    time.Duration // the last back-off; 0 when at peace
 	until   time.Time     // no revert before this
+
+	by     string   // the field manager on the other side
+	fields []string // that it changes; nil until somebody looked
 }
 
 // reverted notes a revert at now and backs off if it was one too many.
@@ -35,6 +47,7 @@ func (f *fight) reverted(now time.Time) {
 	}
 	f.wait = min(max(f.wait*fightFactor, fightFirst), fightMost)
 	f.until = now.Add(f.wait)
+	f.fields = nil // it may be about something else by now
 }
 
 // hold returns how long the next revert must wait; 0 if it need not.
@@ -43,4 +56,63 @@ func (f *fight) hold(now time.Time) time.Duration {
 		return 0
 	}
 	return f.until.Sub(now)
+}
+
+// holdFights turns reverts of objects in a fight into waiting. Each time that one
+// begins to wait, the object is looked at once, to name what the fight is about.
+func (e *Engine) holdFights(ctx context.Context, spec Spec, p plan.Plan, st *state) {
+	now := e.Clock()
+	for i := range p.Stages {
+		for j := range p.Stages[i].Actions {
+			a := &p.Stages[i].Actions[j]
+			f := st.fights[a.ID]
+			if a.Op != plan.Revert || f.hold(now) == 0 {
+				continue
+			}
+			if f.fields == nil {
+				e.inspect(ctx, spec, a, f)
+			}
+			a.Op, a.Reason = plan.Leave, f.story()
+		}
+	}
+}
+
+// story tells what a fight is about.
+func (f *fight) story() string {
+	who, what := "somebody else", "it"
+	if f.by != "" {
+		who = f.by
+	}
+	if len(f.fields) > 0 {
+		what = strings.Join(f.fields, ", ")
+	}
+	return fmt.Sprintf("%s keeps changing %s; reverts back off", who, what)
+}
+
+// inspect finds out what a fight is about: which fields differ from the source, and
+// who wrote the object last. Failing that, what the watch shows has to do.
+func (e *Engine) inspect(ctx context.Context, spec Spec, a *plan.Action, f *fight) {
+	f.by, f.fields = a.Observed.By, []string{}
+	seen := a.Observed
+	if a.Desired == nil || a.Desired.Body == nil || compare(ctx, e.Cluster.As(spec.Account), spec, *a.Desired, &seen) != nil {
+		return
+	}
+	f.fields = fieldsOf(plan.Diff(seen.Live, seen.DryRun))
+	var last metav1.Time
+	entries := seen.Live.GetManagedFields()
+	for i := range entries {
+		m := &entries[i]
+		if m.Subresource != "status" && m.Manager != spec.Profile.FieldManager && m.Time != nil && !m.Time.Before(&last) {
+			f.by, last = m.Manager, *m.Time
+		}
+	}
+}
+
+// fieldsOf names the first fields that differ.
+func fieldsOf(changes []plan.Change) []string {
+	fields := make([]string, 0, min(len(changes), MaxFields))
+	for _, c := range changes[:min(len(changes), MaxFields)] {
+		fields = append(fields, c.Path)
+	}
+	return fields
 }

@@ -12,16 +12,17 @@ import (
 	"github.com/holdfastcd/holdfast/internal/health"
 	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/plan"
+	"github.com/holdfastcd/holdfast/internal/schema"
 )
 
 // refused is the report of a pass that could not even be planned: the cluster
 // and the inventory stay as they are.
 func (e *Engine) refused(spec Spec, err error) Report {
-	report := Report{Inventory: spec.Inventory, Err: asFault(err)}
+	report := Report{Inventory: spec.Inventory, Err: asFault(err), Observed: spec.Observe}
 	for _, entry := range spec.Inventory {
 		report.Objects = append(report.Objects, Object{
 			ID: entry.ID, GVK: entry.ID.GroupKind().WithVersion(entry.Version),
-			Desired: true, Outcome: Left, Health: e.healthOf(entry),
+			Desired: true, Outcome: Left, Wave: entry.Wave, Health: e.healthOf(spec, e.kindOf(entry), entry.ID),
 		})
 	}
 	report.Health = worst(report.Objects)
@@ -37,21 +38,28 @@ func asFault(err error) *fault.Error {
 }
 
 // report tells what came of an executed plan.
-func (e *Engine) report(st *state, res apply.Result) Report {
-	var r Report
+func (e *Engine) report(spec Spec, st *state, p plan.Plan, res apply.Result) Report {
+	r := Report{Held: p.Held, HeldDigest: p.HeldDigest, Images: st.images}
+	now := e.Clock()
+	r.Objects = make([]Object, 0, len(res.Objects))
 	for _, o := range res.Objects {
-		told := e.tell(o)
-		told.Contested = told.Outcome == Left && st.fights[told.ID].hold(e.Clock()) > 0
+		told := e.tell(spec, o)
+		if f := st.fights[told.ID]; told.Outcome == Left && f.hold(now) > 0 {
+			told.Contested, told.By, told.Fields = true, f.by, f.fields
+		}
 		r.Objects = append(r.Objects, told)
-		if e.holds(o) {
-			r.Inventory = append(r.Inventory, Entry{ID: o.Action.ID, Version: o.Action.Kind.GVK.Version})
+		if e.holds(spec, o) {
+			r.Inventory = append(r.Inventory, Entry{ID: o.Action.ID, Version: o.Action.Kind.GVK.Version, Wave: o.Action.Wave})
 		}
 	}
 	slices.SortFunc(r.Inventory, func(a, b Entry) int { return object.Compare(a.ID, b.ID) })
 	r.Health = worst(r.Objects)
-	r.Err = problem(r.Objects)
+	r.Err = problem(r)
+	if why := sick(p, r.Objects); why != nil && (r.Err == nil || r.Err.Kind == fault.Waiting) {
+		r.Err = why
+	}
 	for _, f := range st.fights {
-		if wait := f.hold(e.Clock()); wait > 0 && (r.RetryAfter == 0 || wait < r.RetryAfter) {
+		if wait := f.hold(now); wait > 0 && (r.RetryAfter == 0 || wait < r.RetryAfter) {
 			r.RetryAfter = wait
 		}
 	}
@@ -59,21 +67,30 @@ func (e *Engine) report(st *state, res apply.Result) Report {
 }
 
 // tell translates the result of one action.
-func (e *Engine) tell(o apply.ObjectResult) Object {
+func (e *Engine) tell(spec Spec, o apply.ObjectResult) Object {
 	a := o.Action
-	out := Object{ID: a.ID, GVK: a.Kind.GVK, Desired: a.Desired != nil, Outcome: Outcome(o.Outcome), Message: a.Reason}
-	if a.Desired != nil {
-		out.Origin = a.Desired.Origin
+	out := Object{
+		ID: a.ID, GVK: a.Kind.GVK, Desired: a.Desired != nil, Outcome: Outcome(o.Outcome), Message: a.Reason,
+		Wave: a.Wave, Op: a.Op,
 	}
-	if o.Err != nil {
-		out.Message = asFault(o.Err).At(out.Origin.File, out.Origin.Line).Error()
+	switch a.Op {
+	case plan.Hold:
+		out.Outcome = Held
+	case plan.Skip:
+		out.Outcome = Exempt
+	default: // as executed
+	}
+	if a.Desired != nil {
+		out.Origin, out.Unjudged, out.Warnings = a.Desired.Origin, a.Desired.Treatment.Unjudged, a.Desired.Warnings
+	}
+	if o.Err != nil && out.Outcome != Held {
+		out.Message = asFault(o.Err).On(a.ID.String()).At(out.Origin.File, out.Origin.Line).Error()
 	}
 	if out.Outcome == Pruned || out.Outcome == Released {
 		return out
 	}
-	if record, ok := e.Cluster.Look(a.Kind, a.ID); ok && record.Judged {
-		out.Health = &record.Health
-	} else if !ok && out.Desired {
+	out.Health = e.healthOf(spec, a.Kind, a.ID)
+	if _, there := e.Cluster.Look(a.Kind, a.ID); !there && out.Desired && out.Outcome != Exempt {
 		out.Health = &health.Verdict{Status: health.Missing}
 	}
 	return out
@@ -81,7 +98,7 @@ func (e *Engine) tell(o apply.ObjectResult) Object {
 
 // holds reports whether an object is in the inventory after a pass. What is not
 // yet gone stays, so that it is not forgotten; what is not ours never enters.
-func (e *Engine) holds(o apply.ObjectResult) bool {
+func (e *Engine) holds(spec Spec, o apply.ObjectResult) bool {
 	a := o.Action
 	if a.Desired != nil && a.Desired.Loose {
 		return false
@@ -95,35 +112,63 @@ func (e *Engine) holds(o apply.ObjectResult) bool {
 	case apply.Waiting, apply.Skipped, apply.Failed:
 		applied := a.Observed.Digest != [32]byte{}
 		return a.Desired == nil || applied
+	case apply.Left:
+		return a.Held
+	case apply.Unchanged:
+		if a.Op == plan.Skip {
+			return a.Held
+		}
+		created := a.Desired == nil || !a.Desired.Treatment.IfNotPresent
+		return created || a.Observed.Owner == spec.ID.String()
 	default:
 		return true
 	}
 }
 
-func (e *Engine) healthOf(entry Entry) *health.Verdict {
-	kind := e.kindOf(entry)
-	if record, ok := e.Cluster.Look(kind, entry.ID); ok && record.Judged {
-		return &record.Health
+// healthOf judges an object as the profile wants it; nil if it is not judged.
+func (e *Engine) healthOf(spec Spec, kind schema.Kind, id object.ID) *health.Verdict {
+	record, ok := e.Cluster.Look(kind, id)
+	if !ok || !record.Judged || spec.Profile.NoHealth {
+		return nil
 	}
-	return nil
+	verdict, ok := record.Health.By(spec.Profile.Health)
+	if !ok {
+		return nil
+	}
+	return &verdict
 }
 
 // worst aggregates the health of what is desired and judged.
 func worst(objects []Object) health.Verdict {
 	var verdicts []health.Verdict
 	for _, o := range objects {
-		if o.Health != nil && o.Desired {
+		if o.Health != nil && o.Desired && !o.Unjudged {
 			verdicts = append(verdicts, *o.Health)
 		}
 	}
 	return health.Aggregate(verdicts)
 }
 
+// sick returns why a wave is not followed by the next: an object of it, or of one
+// before, that will not become healthy by itself.
+func sick(p plan.Plan, objects []Object) *fault.Error {
+	if p.HealthyBefore == nil {
+		return nil
+	}
+	for _, o := range objects {
+		if o.Desired && o.Wave < *p.HealthyBefore && !o.Unjudged && o.Health != nil && o.Health.Status == health.Degraded {
+			return fault.New(fault.Rejected, "the objects after wave %d are not sent: it is degraded: %s", o.Wave, o.Health.Message).
+				On(o.ID.String()).At(o.Origin.File, o.Origin.Line)
+		}
+	}
+	return nil
+}
+
 // problem sums up why a pass did not deliver everything: real failures first,
 // then what is only being waited for.
-func problem(objects []Object) *fault.Error {
+func problem(r Report) *fault.Error {
 	var failed, waiting []string
-	for _, o := range objects {
+	for _, o := range r.Objects {
 		switch o.Outcome {
 		case Failed, Refused:
 			failed = append(failed, named(o))
@@ -136,11 +181,22 @@ func problem(objects []Object) *fault.Error {
 	}
 	switch {
 	case len(failed) > 0:
-		return fault.New(kindOfProblem(objects), "%s", few(failed))
+		return fault.New(kindOfProblem(r.Objects), "%s", few(failed))
 	case len(waiting) > 0:
 		return fault.New(fault.Waiting, "%s", few(waiting))
+	case len(r.Held) > 0:
+		return fault.New(fault.Waiting, "%d objects left the source and are not deleted before somebody confirms: %s", len(r.Held), few(names(r.Held))).
+			WithHint("set the annotation %s: %s", plan.ConfirmAnnotation, r.HeldDigest)
 	}
 	return nil
+}
+
+func names(ids []object.ID) []string {
+	all := make([]string, 0, len(ids))
+	for _, id := range ids {
+		all = append(all, id.String())
+	}
+	return all
 }
 
 // named is the message of an object, with its name where it does not have it yet.
@@ -181,7 +237,7 @@ func (e *Engine) remember(spec Spec, st *state, res apply.Result) {
 		case apply.Released:
 			_, had := st.prints[o.Action.ID]
 			delete(st.prints, o.Action.ID)
-			e.release(o.Action.ID, spec.ID)
+			e.release(o.Action.ID, st)
 			changed = changed || had
 		default: // nothing was applied
 		}
@@ -200,7 +256,7 @@ func (e *Engine) remember(spec Spec, st *state, res apply.Result) {
 // keep notes the fingerprint of one applied object; it reports whether that was news.
 func (st *state) keep(o apply.ObjectResult, manager string) bool {
 	a := o.Action
-	if a.Op == plan.Keep || a.Desired == nil || a.Desired.Loose {
+	if !a.Op.Applies() || a.Desired == nil || a.Desired.Loose || a.Desired.Treatment.IfNotPresent {
 		return false
 	}
 	taken, ok := o.Record.Fingerprint(manager, a.Desired.Digest)
@@ -221,34 +277,31 @@ func (st *state) fight(id object.ID) *fight {
 }
 
 // release gives up a claim.
-func (e *Engine) release(o object.ID, owner ID) {
+func (e *Engine) release(o object.ID, st *state) {
+	delete(st.cleared, o)
+	delete(st.seen, o)
+	delete(st.fights, o)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.owners[o] == owner {
+	delete(st.strays, o)
+	if e.owners[o] == st {
 		delete(e.owners, o)
+		delete(st.claims, o)
 	}
 }
 
-// ready reports whether an applied object lets the stages behind its own start:
-// a definition that is established, anything else at once.
-func (e *Engine) ready(a plan.Action, record cluster.Record) bool {
-	if a.ID.Kind != "CustomResourceDefinition" {
-		return true
-	}
-	return record.Judged && record.Health.Status == health.Healthy
-}
-
-// holdFights turns reverts of objects in a fight into waiting.
-func (e *Engine) holdFights(p plan.Plan, st *state) {
-	now := e.Clock()
-	for i := range p.Stages {
-		for j := range p.Stages[i].Actions {
-			a := &p.Stages[i].Actions[j]
-			wait := st.fights[a.ID].hold(now)
-			if a.Op == plan.Revert && wait > 0 {
-				a.Op = plan.Leave
-				a.Reason = fmt.Sprintf("somebody else keeps changing it (%s); reverts back off", a.Reason)
-			}
+// ready returns the function that says whether an applied object lets the stages
+// behind its own start: a definition that is established, and what a later wave
+// waits for when it is healthy. What has no health is ready at once.
+func (e *Engine) ready(p plan.Plan) func(plan.Action, cluster.Record) bool {
+	return func(a plan.Action, record cluster.Record) bool {
+		if p.HealthyBefore != nil && a.Wave < *p.HealthyBefore && record.Judged && !a.Desired.Treatment.Unjudged {
+			verdict, ok := record.Health.By(health.Options{})
+			return !ok || verdict.Status == health.Healthy
 		}
+		if a.ID.Kind != "CustomResourceDefinition" {
+			return true
+		}
+		return record.Judged && record.Health.Status == health.Healthy
 	}
 }

@@ -5,6 +5,7 @@ package delivery
 
 import (
 	"maps"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -38,6 +39,9 @@ type Spec struct {
 	Namespace string
 	// CreateNamespace creates Namespace where it does not exist.
 	CreateNamespace bool
+	// NamespaceLabels and NamespaceAnnotations are held on a Namespace that
+	// CreateNamespace is for, also where it exists already. It is never pruned.
+	NamespaceLabels, NamespaceAnnotations map[string]string
 	// Account is who every request about the delivery's objects is sent as.
 	Account cluster.Account
 	Rules   policy.Rules
@@ -46,20 +50,50 @@ type Spec struct {
 	// Inventory is what the delivery holds, as its status remembers it.
 	Inventory []Entry
 	Profile   Profile
+
+	// Substitute replaces variables in what was rendered; nil: nothing is.
+	Substitute *Substitution
+	// Ignore are the fields that belong to whoever sets them in the cluster.
+	Ignore []plan.Ignore
+	// Only restricts a pass to some objects of the source; nil: all. What is not
+	// among them is reported as it stands, and nothing is pruned but what is.
+	Only []object.ID
+	// Force deletes and creates again objects of which an immutable field changed.
+	Force bool
+	// Confirmed is the digest by which somebody confirmed the prunes that the
+	// brake holds back, see [plan.Brake] and [Report.HeldDigest]; any other
+	// digest confirms nothing.
+	Confirmed string
+	// Observe makes a pass that writes nothing: its report says what would
+	// change, see [Report.Observed].
+	Observe bool
+}
+
+// Substitution is the variables of a delivery, as Flux's postBuild has them.
+type Substitution struct {
+	Variables map[string]string
+	// Disabled are the label or annotation, key and value, of objects that are left as they are.
+	Disabled [2]string
+	// Strict refuses variables that are not set and have no default.
+	Strict bool
 }
 
 // Entry is one object in an inventory, as a status stores it.
 type Entry struct {
 	ID      object.ID
 	Version string // of the API it was applied with; may be empty
+	Wave    int    // of its last apply, where the status remembers it
 }
 
 // Profile is what a dialect wants done its own way. It is data: stages read it,
 // none asks which dialect it is.
 type Profile struct {
 	FieldManager string
-	Marks        Marks
-	Plan         plan.Profile
+	// Peers are the field managers whose objects are taken over at first sight,
+	// a star at the end for any ending; nil: [cluster.Peers].
+	Peers []string
+	Marks Marks
+	Plan  plan.Profile
 	// Propagation is how owned objects of a pruned object go: Background,
 	// Foreground or Orphan.
 	Propagation string
@@ -67,11 +101,26 @@ type Profile struct {
 	// yet, with a *fault.Error that names file and line; nil refuses none. It is
 	// the same for every delivery of a dialect.
 	Screen func([]object.Object) error
+	// Treat reads from an object of the source how it wants to be treated; nil:
+	// as usual. It is the same for every delivery of a dialect.
+	Treat func(*unstructured.Unstructured) plan.Treatment
+	// WaveKeys are the annotations that hold an object's wave: the first that is
+	// a whole number counts. None: everything is in wave 0.
+	WaveKeys []string
+	// PruneMarked counts objects that carry the delivery's marks to its
+	// inventory, of the kinds that it uses, wherever they came from.
+	PruneMarked bool
+	// NoHealth leaves the objects unjudged: what nobody asks for is watched by
+	// its metadata alone.
+	NoHealth bool
+	// Health chooses the rules by which objects are judged.
+	Health health.Options
 }
 
 // Marks say on every object whose it is.
 type Marks struct {
-	Labels map[string]string
+	Labels      map[string]string
+	Annotations map[string]string
 	// Tracking, if set, is an annotation "<App>:<group>/<Kind>:<namespace>/<name>".
 	Tracking *Tracking
 }
@@ -93,15 +142,27 @@ func (m Marks) apply(o *unstructured.Unstructured, id object.ID) {
 		maps.Copy(labels, m.Labels)
 		o.SetLabels(labels)
 	}
-	if m.Tracking == nil {
+	if m.Tracking == nil && len(m.Annotations) == 0 {
 		return
 	}
 	annotations := o.GetAnnotations()
 	if annotations == nil {
 		annotations = map[string]string{}
 	}
-	annotations[m.Tracking.Annotation] = m.Tracking.value(id)
+	maps.Copy(annotations, m.Annotations)
+	if m.Tracking != nil {
+		annotations[m.Tracking.Annotation] = m.Tracking.value(id)
+	}
 	o.SetAnnotations(annotations)
+}
+
+// keys are those of the labels and annotations that the marks are.
+func (m Marks) keys() []string {
+	keys := slices.Collect(maps.Keys(m.Labels))
+	if m.Tracking != nil {
+		keys = append(keys, m.Tracking.Annotation)
+	}
+	return keys
 }
 
 func (t Tracking) value(id object.ID) string {
@@ -128,6 +189,8 @@ const (
 	Waiting    Outcome = "waiting"
 	Refused    Outcome = "refused"
 	Failed     Outcome = "failed"
+	Held       Outcome = "held"   // its prune waits for somebody's word
+	Exempt     Outcome = "exempt" // the object itself asks to be left alone
 )
 
 // Object is what a report says of one object.
@@ -138,15 +201,37 @@ type Object struct {
 	Desired bool // it is in the source; otherwise a leftover
 	Outcome Outcome
 	Message string
-	// Contested: somebody else keeps changing it, and reverts back off.
+	Wave    int
+	// Op is what the plan wanted for the object, also where nothing was sent.
+	Op plan.Op
+	// Would: nothing was sent, and Outcome is what a pass would do.
+	Would bool
+	// Contested: somebody else keeps changing it, and reverts back off. By is the
+	// field manager that does, Fields what it changes.
 	Contested bool
-	Health    *health.Verdict // nil for kinds that have none
+	By        string
+	// Fields are the fields in which the object differs from the source, by path
+	// and without values, of contested objects and of those that were only
+	// observed; at most [MaxFields].
+	Fields []string
+	// Warnings are about what was left out of its manifest, see Origin; each
+	// begins with the field it is about.
+	Warnings []string
+	Health   *health.Verdict // nil for kinds that have none
+	// Unjudged objects are not part of the report's health.
+	Unjudged bool
 }
+
+// MaxFields bounds the fields that a report names of one object.
+const MaxFields = 20
 
 // Synced reports whether the object is as the source wants it.
 func (o Object) Synced() bool {
+	if o.Would {
+		return false
+	}
 	switch o.Outcome {
-	case Unchanged, Created, Configured, Reverted:
+	case Unchanged, Created, Configured, Reverted, Exempt:
 		return o.Desired
 	case Pruned, Released:
 		return true
@@ -168,6 +253,15 @@ type Report struct {
 	Err *fault.Error
 	// RetryAfter asks for another pass after a while, without an event; 0: none.
 	RetryAfter time.Duration
+	// Observed: nothing was written. Objects that a pass would change have Would
+	// set, and name what differs in Fields; Inventory is as it was.
+	Observed bool
+	// Held are the objects of which the prune waits for a word, and HeldDigest
+	// is that word: a pass with [Spec.Confirmed] equal to it prunes them.
+	Held       []object.ID
+	HeldDigest string
+	// Images are the images that the desired objects run, sorted, each once.
+	Images []string
 }
 
 // Applied reports whether every object is as the source wants it.
@@ -177,6 +271,9 @@ func (r Report) Applied() bool { return r.Err == nil }
 func (r Report) Changed() []Object {
 	var changed []Object
 	for _, o := range r.Objects {
+		if o.Would {
+			continue
+		}
 		switch o.Outcome {
 		case Created, Configured, Reverted, Pruned:
 			changed = append(changed, o)

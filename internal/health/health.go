@@ -33,13 +33,17 @@ type Verdict struct {
 	// Generic marks a verdict of the generic rule. Argo CD has no health for such
 	// an object, so its dialect leaves these out.
 	Generic bool `json:"-"`
+	// Kstatus is the status by the rules of kstatus, in a verdict that [Both] made;
+	// otherwise empty.
+	Kstatus Status `json:"-"`
 }
 
 // Options choose the rules beyond those that every kind with a rule of its own has.
 // The zero value judges as Argo CD does.
 type Options struct {
-	// Kstatus judges kinds that nobody wrote a rule for by their Ready, Stalled and
-	// Reconciling conditions, as Flux does when it waits.
+	// Kstatus judges as Flux does when it waits: built-in kinds by the rules of
+	// kstatus, and those that nobody wrote a rule for by their Ready, Stalled and
+	// Reconciling conditions.
 	Kstatus bool
 }
 
@@ -60,6 +64,9 @@ func (o Options) Judge(obj *unstructured.Unstructured) (Verdict, bool) {
 		return verdict, true
 	}
 	gvk := obj.GroupVersionKind()
+	if wait, ok := kstatusRules[gvk.GroupKind()]; ok && o.Kstatus {
+		return v.settle(wait(v)), true
+	}
 	r, ok := rules[gvk.GroupKind()]
 	switch {
 	case ok && !r.covers(gvk.Version):

@@ -106,6 +106,23 @@ var suites = map[string]suite{
 		{"quirk: resumed and running again counts as complete", "status: {active: 1, conditions: [{type: Suspended, status: \"False\"}]}", health.Healthy, ""},
 		{"conditions that say nothing about the end", "status: {conditions: [{type: FailureTarget, status: \"True\"}]}", health.Progressing, ""},
 	}},
+	"CronJob": {"apiVersion: batch/v1\nkind: CronJob\nspec: {schedule: '* * * * *'}\n", []row{
+		{"nobody has looked at it", "", health.Progressing, "waiting"},
+		{"it was not due yet", "status: {}", health.Healthy, "not been scheduled"},
+		{"its first Job may still run", "status: {lastScheduleTime: \"2026-01-02T03:04:05Z\"}", health.Healthy, "never completed"},
+		{"a running Job is later than the last success", "status: {lastScheduleTime: \"2026-01-02T03:04:05Z\", lastSuccessfulTime: \"2026-01-02T03:03:05Z\", active: [{name: a}]}", health.Healthy, "running"},
+		{"the last Job ended, and not well", "status: {lastScheduleTime: \"2026-01-02T03:04:05Z\", lastSuccessfulTime: \"2026-01-02T03:03:05Z\"}", health.Degraded, "not successful"},
+		{"the last Job ended well", "status: {lastScheduleTime: \"2026-01-02T03:04:05Z\", lastSuccessfulTime: \"2026-01-02T03:04:15Z\"}", health.Healthy, ""},
+	}},
+	"SuspendedCronJob": {"apiVersion: batch/v1\nkind: CronJob\nspec: {suspend: true}\n", []row{
+		{"people suspended it", "status: {}", health.Suspended, "suspended"},
+	}},
+	"PodDisruptionBudget": {"apiVersion: policy/v1\nkind: PodDisruptionBudget\n", []row{
+		{"nobody has looked at it", "status: {}", health.Progressing, "waiting"},
+		{"it allows disruptions", "status: {conditions: [{type: DisruptionAllowed, status: \"True\", reason: SufficientPods}]}", health.Healthy, "SufficientPods"},
+		{"one Pod that must not go is a use", "status: {conditions: [{type: DisruptionAllowed, status: \"False\", reason: InsufficientPods}]}", health.Healthy, "InsufficientPods"},
+		{"it cannot be computed", "status: {conditions: [{type: DisruptionAllowed, status: \"False\", reason: SyncFailed}]}", health.Degraded, "SyncFailed"},
+	}},
 	"HorizontalPodAutoscaler": {"apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\n", []row{
 		{"nothing is known", "status: {}", health.Progressing, "waiting"},
 		{"its target cannot be read", "status: {conditions: [{type: AbleToScale, status: \"False\", reason: FailedGetScale, message: no target}]}", health.Degraded, "no target"},
@@ -376,7 +393,7 @@ func TestNeedsObject(t *testing.T) {
 		{Group: "kustomize.toolkit.fluxcd.io", Kind: "Kustomization"}: {true, true},
 		{Group: "", Kind: "ConfigMap"}:                                {false, false},
 		{Group: "rbac.authorization.k8s.io", Kind: "Role"}:            {false, false},
-		{Group: "batch", Kind: "CronJob"}:                             {false, false},
+		{Group: "batch", Kind: "CronJob"}:                             {true, true},
 		{Group: "cert-manager.io", Kind: "Certificate"}:               {false, true},
 		{Group: "example.org", Kind: "Deployment"}:                    {false, true},
 	}

@@ -136,3 +136,15 @@ func judgeWorkflow(v view) Verdict {
 		return Verdict{Status: Unknown, Message: fmt.Sprintf("phase %.40q is not known", phase)}
 	}
 }
+
+// judgeBudget takes a lack of Pods for a use, not a failure.
+func judgeBudget(v view) Verdict {
+	verdict := Verdict{Status: Progressing, Message: "waiting for the status"}
+	for _, c := range v.conditions() {
+		if c.status == "False" && c.reason != "InsufficientPods" {
+			return Verdict{Status: Degraded, Message: c.reason}
+		}
+		verdict = Verdict{Status: Healthy, Message: c.reason}
+	}
+	return verdict
+}

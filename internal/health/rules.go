@@ -33,6 +33,8 @@ var rules = map[schema.GroupKind]rule{
 	{Group: apps, Kind: "ReplicaSet"}:                                 {[]string{"v1"}, judgeReplicaSet},
 	{Group: "", Kind: "Pod"}:                                          {[]string{"v1"}, judgePod},
 	{Group: "batch", Kind: "Job"}:                                     {[]string{"v1"}, judgeJob},
+	{Group: "batch", Kind: "CronJob"}:                                 {[]string{"v1"}, judgeCronJob},
+	{Group: "policy", Kind: "PodDisruptionBudget"}:                    {[]string{"v1"}, judgeBudget},
 	{Group: "autoscaling", Kind: "HorizontalPodAutoscaler"}:           {[]string{"v1", "v2", "v2beta1", "v2beta2"}, judgeAutoscaler},
 	{Group: "", Kind: "Service"}:                                      {[]string{"v1"}, judgeService},
 	{Group: "networking.k8s.io", Kind: "Ingress"}:                     {nil, judgeIngress},

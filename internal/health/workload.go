@@ -124,3 +124,25 @@ func judgeJob(v view) Verdict {
 	}
 	return Verdict{Status: Progressing, Message: "the Job has not finished"}
 }
+
+// judgeCronJob compares when it last ran with when that last went well; times are
+// RFC 3339 in UTC, which sort as texts.
+func judgeCronJob(v view) Verdict {
+	scheduled, succeeded := v.str("status.lastScheduleTime"), v.str("status.lastSuccessfulTime")
+	active, _ := v.get("status.active").([]any)
+	switch {
+	case v.yes("spec.suspend"):
+		return Verdict{Status: Suspended, Message: "the CronJob is suspended"}
+	case !v.has("status"):
+		return Verdict{Status: Progressing, Message: "waiting for the CronJob"}
+	case scheduled == "":
+		return Verdict{Status: Healthy, Message: "it has not been scheduled yet"}
+	case succeeded == "":
+		return Verdict{Status: Healthy, Message: "it has never completed"}
+	case len(active) > 0:
+		return Verdict{Status: Healthy, Message: "a Job is running"}
+	case succeeded < scheduled:
+		return Verdict{Status: Degraded, Message: "the last Job was not successful"}
+	}
+	return healthy
+}

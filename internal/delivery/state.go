@@ -1,0 +1,145 @@
+package delivery
+
+import (
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/holdfastcd/holdfast/internal/cluster"
+	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/object"
+	"github.com/holdfastcd/holdfast/internal/plan"
+	"github.com/holdfastcd/holdfast/internal/render"
+	"github.com/holdfastcd/holdfast/internal/tree"
+)
+
+// state is what the engine remembers of a delivery between passes. Only the
+// running pass of the delivery touches it, but for what the engine's lock guards.
+type state struct {
+	id ID
+
+	key     [32]byte     // what desired was made from, with
+	trace   tree.Trace   // what was read for it
+	asked   render.Asked // what was asked of the cluster's capabilities for it
+	answers string       // and what they answered
+	desired []plan.Desired
+	images  []string
+	failed  *failure // why there is nothing desired
+
+	prints  map[object.ID]cluster.Fingerprint
+	fights  map[object.ID]*fight
+	differs map[object.ID]cluster.Fingerprint // compared by value when it was this, and found to differ
+	cleared map[object.ID]bool                // whose prune somebody confirmed
+	seen    map[object.ID]comparison          // under Observe
+	swept   int                               // kinds that were searched for objects with our marks
+
+	claims map[object.ID]struct{} // guarded by the engine's lock
+	strays map[object.ID]bool     // objects with our marks; guarded by the engine's lock
+}
+
+// clear notes that somebody confirmed the prune of these objects: what fails of it
+// is tried again without another word.
+func (st *state) clear(ids []object.ID) {
+	for _, id := range ids {
+		if st.cleared == nil {
+			st.cleared = map[object.ID]bool{}
+		}
+		st.cleared[id] = true
+	}
+}
+
+// stray notes an object that carries the delivery's marks.
+func (st *state) stray(id object.ID) {
+	if st.strays == nil {
+		st.strays = map[object.ID]bool{}
+	}
+	st.strays[id] = true
+}
+
+// state returns the memory of a delivery, from disk at first sight.
+func (e *Engine) state(id ID) *state {
+	e.mu.Lock()
+	st, ok := e.states[id]
+	e.mu.Unlock()
+	if ok {
+		return st
+	}
+	prints, err := e.Memory.Load(id.String())
+	if err != nil {
+		e.Log.Warn("cannot read fingerprints; objects are checked once more", "delivery", id.String(), "error", err)
+	}
+	if prints == nil {
+		prints = map[object.ID]cluster.Fingerprint{}
+	}
+	st = &state{id: id, prints: prints, fights: map[object.ID]*fight{}, differs: map[object.ID]cluster.Fingerprint{}, claims: map[object.ID]struct{}{}}
+	e.mu.Lock()
+	e.states[id] = st
+	e.mu.Unlock()
+	return st
+}
+
+// key digests what the desired objects depend on besides the tree and the
+// capabilities. It is keyed, because variables may be secret.
+func (e *Engine) key(s Spec) [32]byte {
+	request := s.Render
+	request.Capabilities = nil
+	return e.digestOf(request, s)
+}
+
+// failureKey digests the capabilities, too: a rendering that failed did not say
+// what it asked of them.
+func (e *Engine) failureKey(s Spec) [32]byte { return e.digestOf(s.Render, s) }
+
+func (e *Engine) digestOf(request render.Request, s Spec) [32]byte {
+	b, err := json.Marshal([]any{
+		request, s.Substitute, s.Ignore, s.Namespace, s.CreateNamespace, s.NamespaceLabels, s.NamespaceAnnotations,
+		s.Profile.FieldManager, s.Profile.Marks, s.Profile.WaveKeys, s.Rules.Version,
+	})
+	if err != nil {
+		return [32]byte{}
+	}
+	return e.Digest(b)
+}
+
+// failure remembers that a source cannot be delivered as it is.
+type failure struct {
+	key  [32]byte
+	root tree.Digest
+	err  error
+	at   time.Time
+}
+
+// retryLimit is after how long a source that exceeded a limit is tried again: time
+// and memory may have been short because others were busy.
+const retryLimit = 5 * time.Minute
+
+// failureOf returns what to remember of an error; nil for those that may end
+// without a change of the source.
+func failureOf(err error, key [32]byte, spec Spec, now time.Time) *failure {
+	_, lies := errors.AsType[*flaw](err)
+	root := rootOf(spec)
+	if !lies || !fault.KindOf(err).Terminal() || root == "" {
+		return nil
+	}
+	return &failure{key: key, root: root, err: err, at: now}
+}
+
+// stands reports whether the failure would only happen again.
+func (f *failure) stands(key [32]byte, spec Spec, now time.Time) bool {
+	if f == nil || f.key != key || f.root != rootOf(spec) {
+		return false
+	}
+	return fault.KindOf(f.err) != fault.Limit || now.Sub(f.at) < retryLimit
+}
+
+// rootOf identifies the whole tree of a spec; empty if that cannot be told.
+func rootOf(spec Spec) tree.Digest {
+	if spec.Revision.Tree == nil {
+		return ""
+	}
+	entry, err := spec.Revision.Tree.Stat("")
+	if err != nil {
+		return ""
+	}
+	return entry.Digest
+}
