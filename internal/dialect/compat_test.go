@@ -50,6 +50,9 @@ var sections = map[string][]kind{
 		{"applications.argoproj.io", `{kind: Application, spec: {project: p, destination: {server: "https://kubernetes.default.svc"}, source: {repoURL: "https://git.example/r.git", path: "."}}}`, checkApplication, map[string]any{
 			"destination.server":     argo.Server,
 			"syncPolicy.syncOptions": []any{"CreateNamespace=true"},
+			"source.helm.version":    "v3",
+			// Paths want a form of their own.
+			"ignoreDifferences[].jqPathExpressions": []any{".spec.replicas"},
 		}},
 		{"appprojects.argoproj.io", `{kind: AppProject, metadata: {name: p}, spec: {}}`, checkProject, nil},
 	},

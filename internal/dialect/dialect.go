@@ -45,6 +45,27 @@ type Env struct {
 	AllowFileURLs bool
 	// Concurrency bounds the passes of one kind that run side by side.
 	Concurrency int
+
+	// Observe has everything be looked at, and nothing be written, but for what was
+	// taken over; see [Env.Observing].
+	Observe bool
+	// Observed is told the report of every pass over a resource that is only
+	// observed, and an empty one of a resource that is not any more; nil: nobody is.
+	Observed func(delivery.ID, delivery.Report)
+	// Peers notices other controllers at work on what is Holdfast's; nil: none is.
+	Peers *Peers
+}
+
+// StatusManager owns what Holdfast writes on custom resources. It is not the name
+// that the peers use, so that a peer that still writes is told apart.
+const StatusManager = "holdfast-status"
+
+// now is the time by the clock, and by that of the machine where there is none.
+func (e *Env) now() time.Time {
+	if e.Clock == nil {
+		return time.Now()
+	}
+	return e.Clock()
 }
 
 // Priority says how soon a queued object gets its turn; higher is sooner.

@@ -38,11 +38,14 @@ type Options struct {
 	Hooks http.Handler
 	// Artifacts serves the artifacts of Git sources below /gitrepository/; nil: not found.
 	Artifacts http.Handler
+	// Observed serves, under /observe, what deliveries that are only observed would
+	// change; nil: not found.
+	Observed http.Handler
 	// Refreshers are told of every push.
 	Refreshers []Refresher
-	// Secret returns the secret that GitHub signs its webhooks with, "" if none
-	// is configured; nil: none is. An error refuses the webhook.
-	Secret func(context.Context) (string, error)
+	// Secrets returns what providers sign their webhooks with; nil: nothing is
+	// configured. An error refuses the webhook.
+	Secrets func(context.Context) (Secrets, error)
 	// Metrics are served under /metrics; nil: not found.
 	Metrics prometheus.Gatherer
 	// Ready says why the process is not ready yet; nil: it always is.
@@ -81,6 +84,9 @@ func (s *Server) Handler() http.Handler {
 	}
 	if s.Artifacts != nil {
 		mux.Handle("/gitrepository/", s.Artifacts)
+	}
+	if s.Observed != nil {
+		mux.Handle("GET /observe", s.Observed)
 	}
 	if s.Metrics != nil {
 		mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
@@ -135,6 +141,6 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) error {
 
 func text(w http.ResponseWriter, body string) error {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, err := w.Write([]byte(body + "\n")) //nolint:gosec // plain text, not to be sniffed
+	_, err := w.Write([]byte(body + "\n"))
 	return err
 }

@@ -44,6 +44,10 @@ func (r *recorder) all() []string {
 
 const pushBody = `{"ref":"refs/heads/main","repository":{"clone_url":"https://git.example/org/fleet.git","html_url":"https://git.example/org/fleet","ssh_url":"git@git.example:org/fleet.git"}}`
 
+const gitLabBody = `{"object_kind":"push","ref":"refs/heads/main","after":"95790bf891e76fee5e1747ab589903a6a1f80f22",
+"project":{"git_http_url":"https://git.example/org/fleet.git","web_url":"https://git.example/org/fleet","git_ssh_url":"git@git.example:org/fleet.git"},
+"repository":{"name":"fleet","url":"git@git.example:org/fleet.git"}}`
+
 func sign(secret, body string) string {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write([]byte(body))
@@ -51,15 +55,16 @@ func sign(secret, body string) string {
 }
 
 func TestWebhook(t *testing.T) {
-	secretIs := func(s string) func(context.Context) (string, error) {
-		return func(context.Context) (string, error) { return s, nil }
+	secretsAre := func(s Secrets) func(context.Context) (Secrets, error) {
+		return func(context.Context) (Secrets, error) { return s, nil }
 	}
+	secretIs := func(s string) func(context.Context) (Secrets, error) { return secretsAre(Secrets{GitHub: s}) }
 	tests := []struct {
 		name, reason string
 		method       string
 		header       map[string]string
 		body         string
-		secret       func(context.Context) (string, error)
+		secret       func(context.Context) (Secrets, error)
 		code         int
 		says         string
 		refreshed    []string
@@ -101,7 +106,7 @@ func TestWebhook(t *testing.T) {
 		{
 			name: "secret unknown", reason: "an error while checking is a refusal",
 			header: map[string]string{"X-GitHub-Event": "push"}, body: pushBody,
-			secret: func(context.Context) (string, error) { return "", errors.New("hunter2") },
+			secret: func(context.Context) (Secrets, error) { return Secrets{}, errors.New("hunter2") },
 			code:   503, says: "cannot be read",
 		},
 		{
@@ -114,8 +119,13 @@ func TestWebhook(t *testing.T) {
 			code: 200, says: "nothing to do",
 		},
 		{
-			name: "tag", reason: "a tag moves no branch", header: map[string]string{"X-GitHub-Event": "push"},
+			name: "tag", reason: "a range of versions may be about it", header: map[string]string{"X-GitHub-Event": "push"},
 			body: strings.Replace(pushBody, "refs/heads/main", "refs/tags/v1", 1),
+			code: 200, says: "refreshing", refreshed: []string{"https://git.example/org/fleet.git#"},
+		},
+		{
+			name: "note", reason: "nothing that is delivered lives there", header: map[string]string{"X-GitHub-Event": "push"},
+			body: strings.Replace(pushBody, "refs/heads/main", "refs/notes/x", 1),
 			code: 200, says: "nothing to do",
 		},
 		{
@@ -128,12 +138,51 @@ func TestWebhook(t *testing.T) {
 			body: `{}`, code: 400, says: "push and ping",
 		},
 		{
-			name: "GitLab", reason: "other providers are named", header: map[string]string{"X-Gitlab-Event": "Push Hook"},
-			body: `{}`, code: 400, says: "GitLab come in a later version",
+			name: "GitLab", reason: "it names the repository in its own way", header: map[string]string{"X-Gitlab-Event": "Push Hook"},
+			body: gitLabBody, code: 200, refreshed: []string{"https://git.example/org/fleet.git#main"},
 		},
 		{
-			name: "Gitea", reason: "it sends GitHub's header as well", header: map[string]string{"X-Gogs-Event": "push", "X-GitHub-Event": "push"},
-			body: `{}`, code: 400, says: "later version",
+			name: "GitLab with its token", reason: "GitLab sends the secret itself", header: map[string]string{"X-Gitlab-Event": "Push Hook", "X-Gitlab-Token": "s3cret"},
+			body: gitLabBody, secret: secretsAre(Secrets{GitLab: "s3cret"}), code: 200, refreshed: []string{"https://git.example/org/fleet.git#main"},
+		},
+		{
+			name: "GitLab without its token", reason: "where a secret is configured, nobody goes without", header: map[string]string{"X-Gitlab-Event": "Push Hook"},
+			body: gitLabBody, secret: secretsAre(Secrets{GitLab: "s3cret"}), code: 401, says: "not signed",
+		},
+		{
+			name: "GitLab with another token", reason: "another secret is no secret", header: map[string]string{"X-Gitlab-Event": "Push Hook", "X-Gitlab-Token": "s3cre"},
+			body: gitLabBody, secret: secretsAre(Secrets{GitLab: "s3cret"}), code: 401, says: "webhook.gitlab.secret",
+		},
+		{
+			name: "GitLab, a tag that was deleted", reason: "there is nothing to fetch", header: map[string]string{"X-Gitlab-Event": "Tag Push Hook"},
+			body: strings.NewReplacer("refs/heads/main", "refs/tags/v1", "95790bf8", gone).Replace(gitLabBody), code: 200, says: "nothing to do",
+		},
+		{
+			name: "GitLab, something else", reason: "it can be told to send everything", header: map[string]string{"X-Gitlab-Event": "Issue Hook"},
+			body: `{}`, code: 200, says: "nothing to do",
+		},
+		{
+			name: "Gitea", reason: "it sends the headers of GitHub and Gogs as well",
+			header: map[string]string{"X-Gitea-Event": "push", "X-Gogs-Event": "push", "X-GitHub-Event": "push"},
+			body:   pushBody, code: 200, refreshed: []string{"https://git.example/org/fleet.git#main"},
+		},
+		{
+			name: "Gitea, signed", reason: "its signature has no prefix",
+			header: map[string]string{"X-Gitea-Event": "push", "X-Gogs-Event": "push", "X-Gitea-Signature": strings.TrimPrefix(sign("s3cret", pushBody), "sha256=")},
+			body:   pushBody, secret: secretsAre(Secrets{Gogs: "s3cret"}), code: 200, refreshed: []string{"https://git.example/org/fleet.git#main"},
+		},
+		{
+			name: "Gogs, badly signed", reason: "another secret is no secret",
+			header: map[string]string{"X-Gogs-Event": "push", "X-Gogs-Signature": strings.TrimPrefix(sign("other", pushBody), "sha256=")},
+			body:   pushBody, secret: secretsAre(Secrets{Gogs: "s3cret"}), code: 401, says: "signature is wrong",
+		},
+		{
+			name: "Gitea instead of GitHub", reason: "who cannot sign as the one must not say to be the other",
+			header: map[string]string{"X-Gogs-Event": "push"}, body: pushBody, secret: secretIs("s3cret"), code: 401, says: "webhook.gogs.secret",
+		},
+		{
+			name: "Bitbucket", reason: "other providers are named", header: map[string]string{"X-Event-Key": "repo:refs_changed"},
+			body: `{}`, code: 400, says: "Bitbucket Server come in a later version",
 		},
 		{name: "nobody", reason: "no header, no webhook", body: `{}`, code: 400, says: "X-GitHub-Event"},
 		{
@@ -153,7 +202,7 @@ func TestWebhook(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			to := &recorder{}
-			srv := httptest.NewServer(New(Options{Refreshers: []Refresher{to}, Secret: tt.secret}).Handler())
+			srv := httptest.NewServer(New(Options{Refreshers: []Refresher{to}, Secrets: tt.secret}).Handler())
 			defer srv.Close()
 			method := tt.method
 			if method == "" {
@@ -263,13 +312,13 @@ func TestPushesAreBounded(t *testing.T) {
 
 func TestSecretIsAskedForSeldom(t *testing.T) {
 	now, asked := time.Unix(1000, 0), 0
-	s := &secret{now: func() time.Time { return now }, ask: func(context.Context) (string, error) {
+	s := &secret{now: func() time.Time { return now }, ask: func(context.Context) (Secrets, error) {
 		asked++
-		return "s3cret", nil
+		return Secrets{GitHub: "s3cret"}, nil
 	}}
 	for range 5 {
-		if got, err := s.get(t.Context()); got != "s3cret" || err != nil {
-			t.Fatalf("got %q, %v", got, err)
+		if got, err := s.get(t.Context()); got.GitHub != "s3cret" || err != nil {
+			t.Fatalf("got %v, %v", got, err)
 		}
 	}
 	now = now.Add(secretAge + 1)

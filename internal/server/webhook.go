@@ -2,15 +2,13 @@ package server
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,8 +17,8 @@ import (
 	"github.com/holdfastcd/holdfast/internal/source"
 )
 
-// Refresher is told that a branch of a repository has moved. The URL is as the
-// provider writes it. Refresh must not block: it marks what to fetch again.
+// Refresher is told that a branch of a repository has moved, or, where branch is
+// empty, a tag. The URL is as the provider writes it. Refresh must not block: it marks what to fetch again.
 type Refresher interface {
 	Refresh(url, branch string)
 }
@@ -35,16 +33,8 @@ const (
 	secretAge = 10 * time.Second
 )
 
-// providers are the headers by which other providers' webhooks are known.
-var providers = []struct{ header, name string }{
-	{"X-Gitlab-Event", "GitLab"},
-	{"X-Hook-UUID", "Bitbucket Cloud"},
-	{"X-Event-Key", "Bitbucket Server"},
-	{"X-Gogs-Event", "Gogs or Gitea"},
-	{"X-Vss-Activityid", "Azure DevOps"},
-}
-
-// webhook serves GitHub's webhooks. All it can cause is that sources look again.
+// webhook serves the webhooks of GitHub, GitLab, Gitea and Gogs. All it can cause
+// is that sources look again.
 type webhook struct {
 	slots  chan struct{}
 	secret *secret
@@ -54,7 +44,7 @@ type webhook struct {
 func newWebhook(o Options) webhook {
 	return webhook{
 		slots:  make(chan struct{}, webhooksAtOnce),
-		secret: &secret{ask: o.Secret, now: o.Clock},
+		secret: &secret{ask: o.Secrets, now: o.Clock},
 		pushes: newPushes(o.Refreshers, o.Clock),
 	}
 }
@@ -62,7 +52,7 @@ func newWebhook(o Options) webhook {
 // serve checks a webhook from the outside in: who sends it, how large it is, who
 // signed it, and only then what it says.
 func (h webhook) serve(w http.ResponseWriter, r *http.Request) error {
-	event, err := githubEvent(r.Header)
+	from, err := sender(r.Header)
 	if err != nil {
 		return err
 	}
@@ -76,41 +66,24 @@ func (h webhook) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := h.verify(r.Context(), r.Header, body); err != nil {
+	if err := h.verify(r.Context(), from, r.Header, body); err != nil {
 		return err
 	}
-	if event != "push" {
-		return text(w, "nothing to do for "+event)
+	event := r.Header.Get(from.event)
+	if !slices.Contains(from.pushes, event) {
+		return text(w, "nothing to do for this event")
 	}
 	p, err := parsePush(r.Header.Get("Content-Type"), body)
 	if err != nil {
 		return err
 	}
-	if p.branch == "" {
-		return text(w, "nothing to do: no branch has moved")
+	if !p.moved {
+		return text(w, "nothing to do: nothing to deliver has moved")
 	}
 	if !h.pushes.tell(p) {
 		return fault.New(fault.Waiting, "too many different pushes at once").WithHint("send it again")
 	}
 	return text(w, "refreshing")
-}
-
-func githubEvent(header http.Header) (string, error) {
-	for _, p := range providers {
-		if header.Get(p.header) != "" {
-			return "", fault.New(fault.Unsupported, "webhooks of %s come in a later version", p.name).
-				WithHint("send GitHub's push event, or use a Receiver of type generic-hmac")
-		}
-	}
-	switch event := header.Get("X-Github-Event"); event {
-	case "push", "ping":
-		return event, nil
-	case "":
-		return "", fault.New(fault.Invalid, "this is no webhook of GitHub: the header X-GitHub-Event is missing")
-	default:
-		return "", fault.New(fault.Unsupported, "only the events push and ping are taken").
-			WithHint("choose \"just the push event\" in the webhook's settings")
-	}
 }
 
 func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
@@ -129,39 +102,49 @@ func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
-// verify checks the signature where a secret is configured. Without one anybody
-// may cause a refresh, which is bounded (see pushes) and changes nothing that
-// the next poll would not.
-func (h webhook) verify(ctx context.Context, header http.Header, body []byte) error {
-	key, err := h.secret.get(ctx)
+// verify checks that the provider's secret was used, where one is configured.
+// Without any secret anybody may cause a refresh, which is bounded (see pushes)
+// and changes nothing that the next poll would not. Where one provider has a
+// secret, the others need one too: otherwise whoever cannot sign as the one would
+// say to be the other.
+func (h webhook) verify(ctx context.Context, from provider, header http.Header, body []byte) error {
+	secrets, err := h.secret.get(ctx)
 	if err != nil {
 		return fault.New(fault.Unreachable, "the webhook's secret cannot be read").Because(err)
 	}
-	if key == "" {
+	if secrets == (Secrets{}) {
 		return nil
 	}
-	given, ok := strings.CutPrefix(header.Get("X-Hub-Signature-256"), "sha256=")
-	if !ok {
-		return fault.New(fault.Unauthorized, "the webhook is not signed").
-			WithHint("enter the secret of argocd-secret, key webhook.github.secret, in the webhook's settings")
+	key := from.secret(secrets)
+	if key == "" {
+		return fault.New(fault.Unauthorized, "webhooks of %s are not taken without a secret, because those of another provider have one", from.name).
+			WithHint("set %s in argocd-secret, and the same in the webhook's settings", from.key)
 	}
-	mac := hmac.New(sha256.New, []byte(key))
-	mac.Write(body)
-	if got, err := hex.DecodeString(given); err != nil || !hmac.Equal(got, mac.Sum(nil)) {
+	signed, right := from.check([]byte(key), header, body)
+	switch {
+	case !signed:
+		return fault.New(fault.Unauthorized, "the webhook is not signed").
+			WithHint("enter the secret of argocd-secret, key %s, in the webhook's settings", from.key)
+	case !right:
 		return fault.New(fault.Unauthorized, "the webhook's signature is wrong").
-			WithHint("the secrets of the webhook and of argocd-secret, key webhook.github.secret, differ")
+			WithHint("the secrets of the webhook and of argocd-secret, key %s, differ", from.key)
 	}
 	return nil
 }
 
 // push is what a push event says: a branch, and the addresses of its repository.
 type push struct {
-	branch string // empty: no branch moved, or it was deleted
+	moved  bool   // false if there is nothing to fetch: the ref was deleted, or is of no interest
+	branch string // empty: a tag, which any range of versions may be about
 	urls   []string
 }
 
+// gone is what a push event names as the new commit of a ref that was deleted.
+const gone = "0000000000"
+
 // parsePush reads a push event, as JSON or as the form that GitHub also sends.
-// It fails with Invalid.
+// It fails with Invalid. The providers name the addresses of a repository, of
+// which at least one must be there, each in its own way.
 func parsePush(contentType string, body []byte) (push, error) {
 	if media, _, _ := mime.ParseMediaType(contentType); media == "application/x-www-form-urlencoded" {
 		form, err := url.ParseQuery(string(body))
@@ -172,23 +155,32 @@ func parsePush(contentType string, body []byte) (push, error) {
 	}
 	var event struct {
 		Ref        string `json:"ref"`
+		After      string `json:"after"`
 		Deleted    bool   `json:"deleted"`
 		Repository struct {
 			CloneURL string `json:"clone_url"`
 			HTMLURL  string `json:"html_url"`
 			SSHURL   string `json:"ssh_url"`
 		} `json:"repository"`
+		Project struct { // GitLab's
+			HTTPURL string `json:"git_http_url"`
+			SSHURL  string `json:"git_ssh_url"`
+			WebURL  string `json:"web_url"`
+		} `json:"project"`
 	}
 	if err := json.Unmarshal(body, &event); err != nil {
 		return push{}, fault.New(fault.Invalid, "the body is no push event in JSON")
 	}
-	p := push{urls: addresses(event.Repository.CloneURL, event.Repository.HTMLURL, event.Repository.SSHURL)}
+	r, g := event.Repository, event.Project
+	p := push{urls: addresses(r.CloneURL, r.HTMLURL, r.SSHURL, g.HTTPURL, g.WebURL, g.SSHURL)}
 	if len(p.urls) == 0 || event.Ref == "" {
 		return push{}, fault.New(fault.Invalid, "the push event names no ref or no repository")
 	}
-	if branch, ok := strings.CutPrefix(event.Ref, "refs/heads/"); ok && !event.Deleted {
+	branch, isBranch := strings.CutPrefix(event.Ref, "refs/heads/")
+	if isBranch {
 		p.branch = branch
 	}
+	p.moved = (isBranch || strings.HasPrefix(event.Ref, "refs/tags/")) && !event.Deleted && !strings.HasPrefix(event.After, gone)
 	return p, nil
 }
 
@@ -208,21 +200,21 @@ func addresses(all ...string) []string {
 	return distinct
 }
 
-// secret remembers the configured secret for a moment, so that strangers cannot
+// secret remembers the configured secrets for a moment, so that strangers cannot
 // make the API server work.
 type secret struct {
-	ask func(context.Context) (string, error)
+	ask func(context.Context) (Secrets, error)
 	now func() time.Time
 
 	mu    sync.Mutex
-	value string
+	value Secrets
 	err   error
 	asked time.Time
 }
 
-func (s *secret) get(ctx context.Context) (string, error) {
+func (s *secret) get(ctx context.Context) (Secrets, error) {
 	if s.ask == nil {
-		return "", nil
+		return Secrets{}, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -23,12 +23,15 @@ import (
 func (a *Argo) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	after, err := a.reconcile(ctx, req.NamespacedName)
 	if moved(err) {
-		after, err = time.Millisecond, nil
+		after, err = atOnce, nil
 	}
 	// What comes by the clock is not urgent, whatever brought it here this time.
 	priority := int(dialect.Normal)
 	return reconcile.Result{RequeueAfter: after, Priority: &priority}, err
 }
+
+// atOnce asks for another pass without an event.
+const atOnce = time.Millisecond
 
 // reconcile returns when the next pass is due by the clock; 0: an event brings it.
 func (a *Argo) reconcile(ctx context.Context, name types.NamespacedName) (time.Duration, error) {
@@ -44,9 +47,15 @@ func (a *Argo) reconcile(ctx context.Context, name types.NamespacedName) (time.D
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.project = projectOf(u)
+	if a.env.Observing(u) {
+		return a.observe(ctx, u, m), nil
+	}
+	if given, err := a.env.HandBack(ctx, u); given || err != nil {
+		return 0, err
+	}
 	app, bad := Decode(u)
 	switch {
-	case app.Annotations[annSkipReconcile] == "true":
+	case dialect.Suspended(u):
 		return 0, nil
 	case !app.DeletionTimestamp.IsZero():
 		return a.retract(ctx, u, app, m)
@@ -55,7 +64,7 @@ func (a *Argo) reconcile(ctx context.Context, name types.NamespacedName) (time.D
 	f, idle := a.pass(ctx, app, bad, m)
 	if idle > 0 {
 		// Nothing was looked at; only a request to refresh may be left to answer.
-		return idle, a.desk.update(ctx, u, app.Status, app.Status, app.Annotations[annRefresh] != "")
+		return idle, a.desk.update(ctx, u, app.Status, app.Status, answers{refresh: app.Annotations[annRefresh] != ""})
 	}
 	return a.conclude(ctx, u, app, f, m)
 }
@@ -71,9 +80,41 @@ func (a *Argo) refresh(app *api.Application) {
 // it is too early for anything, it says for how long.
 func (a *Argo) pass(ctx context.Context, app *api.Application, bad error, m *memory) (f found, idle time.Duration) {
 	f = found{at: a.env.Clock()}
-	fail := func(as api.ApplicationConditionType, err error) (found, time.Duration) {
-		f.as, f.err = as, asFault(err)
+	if f.ended = stopped(app, f.at); f.ended != nil {
 		return f, 0
+	}
+	o, err := orderOf(app)
+	if err != nil {
+		f.order, f.ended = o, o.refuse(app, err, f.at)
+		return f, 0
+	}
+	f.order = o
+	spec, err := a.want(ctx, app, bad, &f)
+	if f.ended != nil {
+		return f, 0
+	}
+	if err != nil {
+		if o != nil {
+			f.attempt = next(app, o, "", false, f.at)
+			return f, f.attempt.wait
+		}
+		return f, a.grace(app, &f, m)
+	}
+	m.failing = time.Time{}
+	f.attempt = next(app, o, f.commit, app.Annotations[annRefresh] == "hard", f.at)
+	if f.attempt.wait > 0 {
+		return f, f.attempt.wait
+	}
+	spec.Inventory = united(spec.Inventory, m.unsaved)
+	return f, a.run(ctx, app, spec, &f, m)
+}
+
+// want finds out what is to be delivered, and notes what it learns in f, errors
+// included.
+func (a *Argo) want(ctx context.Context, app *api.Application, bad error, f *found) (delivery.Spec, error) {
+	fail := func(as api.ApplicationConditionType, err error) (delivery.Spec, error) {
+		f.as, f.err = as, asFault(err)
+		return delivery.Spec{}, err
 	}
 	if bad != nil {
 		return fail(api.ConditionInvalidSpecError, bad)
@@ -81,35 +122,84 @@ func (a *Argo) pass(ctx context.Context, app *api.Application, bad error, m *mem
 	if err := Validate(app, a.options); err != nil {
 		return fail(api.ConditionInvalidSpecError, err)
 	}
+	wanted := f.order.app(app)
 	project, err := a.project(ctx, app.Spec.Project)
 	if err != nil {
 		return fail(api.ConditionInvalidSpecError, err)
 	}
-	request, err := Request(app, project, a.options)
+	request, err := Request(wanted, project, a.options)
 	if err != nil {
 		return fail(api.ConditionInvalidSpecError, err)
 	}
-	revision, moved, err := a.fetch(ctx, request, project, poll(nameOf(app)))
+	if f.order != nil && f.order.target != "" {
+		request.Ref = ref(f.order.target)
+	}
+	revision, err := a.look(ctx, app, request, project)
 	if err != nil {
 		return fail(api.ConditionComparisonError, err)
 	}
-	if moved { // the others that follow this branch need not wait for their turn to ask
-		a.pushes.add(push{source.NormalizeURL(request.URL), request.Ref.Branch})
-	}
 	f.commit = revision.Commit
-	spec, err := Spec(app, project, revision, a.options)
+	if f.order.elsewhere(app) && !a.leadsTo(ctx, app, project, revision.Commit, f.order) {
+		f.detour = true
+		if syncsItself(app) && !f.order.pinned {
+			f.ended = f.order.refuse(wanted, automatedStays(app), f.at)
+			return delivery.Spec{}, nil
+		}
+	}
+	spec, err := Spec(wanted, project, revision, a.options)
 	if err != nil {
 		return fail(api.ConditionInvalidSpecError, err)
 	}
-	spec.Inventory = united(spec.Inventory, m.unsaved)
-	f.warn = warnings(project, spec)
-	f.sourceType = sourceType(spec.Render, revision.Tree)
-	f.attempt = next(app, revision.Commit, app.Annotations[annRefresh] == "hard", f.at)
-	if f.attempt.wait > 0 {
-		return f, f.attempt.wait
+	f.warn, f.sourceType = warnings(project, spec), sourceType(spec.Render)
+	if f.order != nil {
+		f.order.shape(&spec, wanted)
 	}
-	idle = a.run(ctx, app, spec, &f, m)
-	return f, idle
+	return spec, nil
+}
+
+// look fetches, and has the others that follow the same branch not wait for their
+// turn to ask if it has moved.
+func (a *Argo) look(ctx context.Context, app *api.Application, request source.Request, project *Project) (source.Revision, error) {
+	revision, moved, err := a.fetch(ctx, request, project, poll(nameOf(app)))
+	if err == nil && moved {
+		a.pushes.add(push{source.NormalizeURL(request.URL), revision.Branch})
+	}
+	return revision, err
+}
+
+// leadsTo reports whether an Application's own source leads to a commit now, so that
+// an order which names the commit asks for nothing else.
+func (a *Argo) leadsTo(ctx context.Context, app *api.Application, project *Project, commit string, o *order) bool {
+	if s := o.op.Sync.Source; s != nil && !sameSource(s, app.Spec.Source) {
+		return false
+	}
+	request, err := Request(app, project, a.options)
+	if err != nil {
+		return false
+	}
+	own, err := a.look(ctx, app, request, project)
+	return err == nil && own.Commit == commit
+}
+
+// graceful is for how long a repository may not answer before it is told: what was
+// found before stays until then, as with Argo CD.
+const graceful = 180 * time.Second
+
+// grace returns when to ask a repository again that does not answer; 0: it is to be
+// told that it does not, because it has been long enough, somebody wants to know,
+// or nothing was ever found.
+func (a *Argo) grace(app *api.Application, f *found, m *memory) time.Duration {
+	before := app.Status.Sync.Status
+	if f.err.Kind != fault.Unreachable || f.order != nil || app.Annotations[annRefresh] != "" || before == "" || before == api.SyncStatusCodeUnknown {
+		return 0
+	}
+	if m.failing.IsZero() {
+		m.failing = f.at
+	}
+	if f.at.Sub(m.failing) >= graceful {
+		return 0
+	}
+	return retryEvery
 }
 
 // run delivers or compares, as the attempt says.
@@ -120,22 +210,40 @@ func (a *Argo) run(ctx context.Context, app *api.Application, spec delivery.Spec
 		f.report = &report
 		return 0
 	}
-	// To compare costs two requests an object, and events of a busy workload are
-	// many: they wait for their turn together.
+	// Events of a busy workload are many: they wait for their turn together.
 	key := comparisonKey(app, spec)
 	if wait := compareEvery - f.at.Sub(m.comparedAt); m.compared == key && wait > 0 && app.Annotations[annRefresh] == "" {
 		return wait
 	}
-	spec.Revert = true
-	plan, err := a.env.Engine.Preview(ctx, spec)
-	if err != nil {
-		f.as, f.err = api.ConditionComparisonError, asFault(err)
-		return 0
-	}
 	m.compared, m.comparedAt = key, f.at
-	report := compared(plan, spec.Inventory)
+	spec.Observe, spec.Revert = true, true
+	report := a.env.Engine.Deliver(ctx, spec)
 	f.report = &report
 	return 0
+}
+
+// observe tells what a pass over an Application would do that is not Holdfast's to
+// deliver, and writes nothing. What somebody asks for by .operation is Argo CD's.
+func (a *Argo) observe(ctx context.Context, u *unstructured.Unstructured, m *memory) time.Duration {
+	app, bad := Decode(u)
+	if !app.DeletionTimestamp.IsZero() || dialect.Suspended(u) {
+		return 0
+	}
+	f := found{at: a.env.Clock()}
+	spec, err := a.want(ctx, app, bad, &f)
+	if f.err == nil {
+		if wait := compareEvery - f.at.Sub(m.comparedAt); m.compared == comparisonKey(app, spec) && wait > 0 {
+			return wait
+		}
+		m.compared, m.comparedAt = comparisonKey(app, spec), f.at
+	}
+	report := delivery.Report{Err: f.err, Inventory: inventory(app)}
+	if err == nil {
+		spec.Observe, spec.Revert = true, true
+		report = a.env.Engine.Deliver(ctx, spec)
+	}
+	m.said = a.env.Finding(deliveryID(nameOf(app)), report, m.said)
+	return a.due(app, f, nil)
 }
 
 // comparisonKey names what a comparison depends on, but for the cluster.
@@ -148,8 +256,8 @@ func comparisonKey(app *api.Application, spec delivery.Spec) string {
 }
 
 // fetch gets the revision that a request asks for, with the credential that
-// Applications of the project have for it, and whether the branch has moved since
-// anybody looked.
+// Applications of the project have for it, and says whether what it follows has
+// moved since anybody looked.
 func (a *Argo) fetch(ctx context.Context, request source.Request, project *Project, maxAge time.Duration) (source.Revision, bool, error) {
 	var err error
 	if request.Credential, err = a.secrets.find(ctx, request.URL, project.name); err != nil {
@@ -161,10 +269,8 @@ func (a *Argo) fetch(ctx context.Context, request source.Request, project *Proje
 		return revision, a.noteHead(request, revision.Commit), nil
 	case fault.KindOf(err) == fault.Unauthorized && request.Credential.ID == "":
 		return revision, false, asFault(err).WithHint(
-			"no Secret in namespace %s with the label %s: %s has this url; Secrets of type repo-creds are not supported yet",
-			a.env.ArgoNamespace, labelSecretType, secretRepository)
-	case fault.KindOf(err) == fault.NotFound && asFault(err).Hint == "":
-		return revision, false, asFault(err).WithHint("tags are not supported yet; name a branch or a full commit id")
+			"in namespace %s, no Secret with the label %s: %s has this url, and none of type %s the beginning of it",
+			a.env.ArgoNamespace, labelSecretType, secretRepository, secretTemplate)
 	}
 	return revision, false, err
 }
@@ -205,8 +311,15 @@ func warnings(project *Project, spec delivery.Spec) []api.ApplicationCondition {
 
 // conclude writes what a pass found, tells of it, and says when to look again.
 func (a *Argo) conclude(ctx context.Context, u *unstructured.Unstructured, app *api.Application, f found, m *memory) (time.Duration, error) {
-	status := transition(app, f)
-	if err := a.desk.update(ctx, u, app.Status, status, app.Annotations[annRefresh] != ""); err != nil {
+	status := *app.Status.DeepCopy()
+	if f.ended != nil {
+		status.OperationState = f.ended
+	} else {
+		status = transition(app, f)
+	}
+	over := app.Operation != nil && !running(status.OperationState)
+	answered := answers{refresh: app.Annotations[annRefresh] != "" && f.ended == nil, operation: over}
+	if err := a.desk.update(ctx, u, app.Status, status, answered); err != nil {
 		if f.report != nil {
 			m.unsaved = f.report.Inventory
 		}
@@ -217,13 +330,19 @@ func (a *Argo) conclude(ctx context.Context, u *unstructured.Unstructured, app *
 		return 0, err
 	}
 	m.unsaved = nil
-	a.tell(u, app.Status.OperationState, status.OperationState)
+	a.tell(u, app.Status, status)
+	if over || f.ended != nil {
+		m.compared = "" // what was asked for is done; how the spec stands is to be seen
+	}
+	if f.ended != nil || over && f.detour {
+		return atOnce, nil
+	}
 	return a.due(app, f, status.OperationState), nil
 }
 
-// tell emits the events of a sync.
-func (a *Argo) tell(u *unstructured.Unstructured, before, after *api.OperationState) {
-	started, completed, failed := news(before, after)
+// tell emits the events of a pass.
+func (a *Argo) tell(u *unstructured.Unstructured, before, after api.ApplicationStatus) {
+	started, completed, failed := news(before.OperationState, after.OperationState)
 	if started != "" {
 		a.env.Events.Event(u, corev1.EventTypeNormal, "OperationStarted", started)
 	}
@@ -233,6 +352,9 @@ func (a *Argo) tell(u *unstructured.Unstructured, before, after *api.OperationSt
 	}
 	if completed != "" {
 		a.env.Events.Event(u, kind, "OperationCompleted", completed)
+	}
+	for _, change := range changes(before, after) {
+		a.env.Events.Event(u, corev1.EventTypeNormal, "ResourceUpdated", change)
 	}
 }
 
@@ -246,8 +368,12 @@ func (a *Argo) due(app *api.Application, f found, op *api.OperationState) time.D
 		}
 	}
 	switch {
-	case running(op) && op.FinishedAt != nil && f.attempt.apply:
-		after = min(after, max(op.FinishedAt.Add(backOff(op.RetryCount)).Sub(f.at), time.Second))
+	case running(op) && op.FinishedAt != nil:
+		r := ownRetries(app)
+		if f.order != nil {
+			r = f.order.retries
+		}
+		after = min(after, max(op.FinishedAt.Add(r.backOff(op.RetryCount)).Sub(f.at), time.Second))
 	case err != nil && !err.Kind.Terminal() && err.Kind != fault.Waiting:
 		after = min(after, retryEvery)
 	}
@@ -273,7 +399,7 @@ func (a *Argo) retract(ctx context.Context, u *unstructured.Unstructured, app *a
 			{Type: api.ConditionDeletionError, Message: err.Error()},
 		}, a.env.Clock())
 	}
-	return retryEvery, a.desk.update(ctx, u, app.Status, status, false)
+	return retryEvery, a.desk.update(ctx, u, app.Status, status, answers{})
 }
 
 // withdraw deletes what an Application holds, as the account that wrote it.
@@ -284,6 +410,10 @@ func (a *Argo) withdraw(ctx context.Context, app *api.Application, propagation s
 	options, _ := syncOptions(app)
 	if options.neverDelete || len(app.Status.Resources) == 0 && len(m.unsaved) == 0 {
 		return true, nil
+	}
+	if options.confirmDelete && !approved(app, app.DeletionTimestamp.Time) {
+		return false, fault.New(fault.Refused, "the deletion waits for an approval, because of the option Delete=confirm").
+			WithHint("kubectl annotate application -n %s %s %s=$(date -u +%%FT%%TZ)", app.Namespace, app.Name, annApproved)
 	}
 	project, err := a.project(ctx, app.Spec.Project)
 	if err != nil {

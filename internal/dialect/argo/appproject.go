@@ -119,7 +119,7 @@ func (a *Argo) letGo(ctx context.Context, u *unstructured.Unstructured, used int
 	next := u.DeepCopy()
 	next.SetFinalizers(slices.DeleteFunc(next.GetFinalizers(), func(f string) bool { return f == finalizerResources }))
 	patch := client.MergeFromWithOptions(u, client.MergeFromWithOptimisticLock{})
-	err := a.env.Client.Patch(ctx, next, patch, client.FieldOwner(StatusManager))
+	err := a.env.Client.Patch(ctx, next, patch, client.FieldOwner(dialect.StatusManager))
 	if moved(err) {
 		return reconcile.Result{RequeueAfter: time.Millisecond}, nil
 	}

@@ -9,12 +9,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -61,6 +61,10 @@ type memory struct {
 	// compared is what was last compared without delivering, and when.
 	compared   string
 	comparedAt time.Time
+	// failing is since when the repository does not answer; zero: it does.
+	failing time.Time
+	// said is what was last told of an Application that is only observed.
+	said string
 }
 
 // Setup has a manager serve Applications and AppProjects in env.ArgoNamespace, and
@@ -91,9 +95,12 @@ func Setup(mgr ctrl.Manager, env *dialect.Env, router dialect.Router) (*Argo, er
 }
 
 func newArgo(env *dialect.Env, d *desk) *Argo {
+	abilities := &abilities{env: env}
 	return &Argo{
-		env:      env,
-		options:  Options{Namespace: env.ArgoNamespace, Permissive: env.Permissive, AllowFileURLs: env.AllowFileURLs},
+		env: env,
+		options: Options{
+			Namespace: env.ArgoNamespace, Permissive: env.Permissive, AllowFileURLs: env.AllowFileURLs, Capabilities: abilities.get,
+		},
 		desk:     d,
 		secrets:  &credentials{reader: env.Reader, namespace: env.ArgoNamespace, clock: env.Clock},
 		trigger:  &dialect.Trigger{},
@@ -105,50 +112,69 @@ func newArgo(env *dialect.Env, d *desk) *Argo {
 	}
 }
 
-// watchSecrets has changes of repository Secrets noticed at once. Only their
-// metadata is watched; without the right to do so, they are listed now and then.
+// watchSecrets has changes of what says how repositories are reached noticed at
+// once. Only metadata is watched; without the right to do so, the objects are
+// listed now and then.
 func (a *Argo) watchSecrets(mgr ctrl.Manager) error {
+	secrets, maps := &metav1.PartialObjectMetadata{}, &metav1.PartialObjectMetadata{}
+	secrets.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	maps.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMap"))
 	c, err := cache.New(mgr.GetConfig(), cache.Options{
-		HTTPClient:           mgr.GetHTTPClient(),
-		Scheme:               mgr.GetScheme(),
-		Mapper:               mgr.GetRESTMapper(),
-		DefaultNamespaces:    map[string]cache.Config{a.env.ArgoNamespace: {}},
-		DefaultLabelSelector: labels.SelectorFromSet(labels.Set{labelSecretType: secretRepository}),
+		HTTPClient:        mgr.GetHTTPClient(),
+		Scheme:            mgr.GetScheme(),
+		Mapper:            mgr.GetRESTMapper(),
+		DefaultNamespaces: map[string]cache.Config{a.env.ArgoNamespace: {}},
+		ByObject:          map[client.Object]cache.ByObject{secrets: {Label: secretSelector()}},
 	})
 	if err != nil {
 		return err
 	}
 	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
-		meta := &metav1.PartialObjectMetadata{}
-		meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
-		informer, err := c.GetInformer(ctx, meta, cache.BlockUntilSynced(false))
-		if err != nil {
-			return err
-		}
-		changed := func() {
-			a.secrets.changed()
-			a.all(ctx, dialect.Normal)
-		}
-		registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerDetailedFuncs{
-			AddFunc: func(_ any, initial bool) {
-				if !initial {
-					changed()
-				}
-			},
-			UpdateFunc: func(_, _ any) { changed() },
-			DeleteFunc: func(any) { changed() },
-		})
-		if err != nil {
-			return err
+		synced := make([]toolscache.InformerSynced, 0, 2)
+		for _, of := range []client.Object{secrets, maps} {
+			informer, err := c.GetInformer(ctx, of, cache.BlockUntilSynced(false))
+			if err != nil {
+				return err
+			}
+			registration, err := informer.AddEventHandler(a.accessChanged(ctx))
+			if err != nil {
+				return err
+			}
+			synced = append(synced, registration.HasSynced)
 		}
 		go func() {
-			if toolscache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
+			if toolscache.WaitForCacheSync(ctx.Done(), synced...) {
 				a.secrets.changed() // what was listed before the watch may have changed meanwhile
 				a.secrets.watching(true)
 			}
 		}()
 		return c.Start(ctx)
 	}))
+}
+
+// accessChanged has every Application look at its source again when a Secret or
+// ConfigMap changes that it may be reached with.
+func (a *Argo) accessChanged(ctx context.Context) toolscache.ResourceEventHandler {
+	changed := func(o any) {
+		if gone, ok := o.(toolscache.DeletedFinalStateUnknown); ok {
+			o = gone.Obj
+		}
+		m, ok := o.(*metav1.PartialObjectMetadata)
+		if ok && m.Kind != "Secret" && m.Labels[labelSecretType] == "" && m.Name != knownHosts && m.Name != certificates {
+			return
+		}
+		a.secrets.changed()
+		a.all(ctx, dialect.Normal)
+	}
+	return toolscache.ResourceEventHandlerDetailedFuncs{
+		AddFunc: func(o any, initial bool) {
+			if !initial {
+				changed(o)
+			}
+		},
+		UpdateFunc: func(_, o any) { changed(o) },
+		DeleteFunc: changed,
+	}
 }
 
 // Alive reports whether an Application exists; true also if nobody can tell.

@@ -8,15 +8,6 @@ import (
 	api "github.com/holdfastcd/holdfast/api/argo/v1alpha1"
 )
 
-// A sync that fails is tried again this often and at this distance, as Argo CD
-// does where an Application says nothing of its own.
-const (
-	retryLimit  = 5
-	retryFirst  = 5 * time.Second
-	retryFactor = 2
-	retryMost   = 3 * time.Minute
-)
-
 // attempt is what a pass over an Application shall do.
 type attempt struct {
 	// apply delivers; otherwise source and cluster are only compared.
@@ -34,29 +25,37 @@ type attempt struct {
 
 // next decides what to do at a revision. A revision and source that failed for
 // good are not tried again before one of them changes, or again asks for it.
-func next(app *api.Application, commit string, again bool, now time.Time) attempt {
-	if !syncsItself(app) {
-		return attempt{}
-	}
+func next(app *api.Application, o *order, commit string, again bool, now time.Time) attempt {
 	op := app.Status.OperationState
-	if !about(op, app, commit) {
-		return attempt{apply: true, fresh: !settled(app, commit)}
-	}
 	switch {
+	case o != nil && o.ongoing(op):
+		return resume(op, o.retries, now)
+	case o != nil:
+		return attempt{apply: true, fresh: true}
+	case !syncsItself(app):
+		return attempt{}
+	case !about(op, app, commit):
+		return attempt{apply: true, fresh: !settled(app, commit)}
 	case op.Phase == api.OperationSucceeded:
 		return attempt{apply: true}
 	case again:
 		return attempt{apply: true, fresh: true}
-	case op.Phase == api.OperationRunning && op.FinishedAt == nil:
-		return attempt{apply: true, fresh: true, retry: op.RetryCount}
 	case op.Phase == api.OperationRunning:
-		due := op.FinishedAt.Add(backOff(op.RetryCount))
-		if wait := due.Sub(now); wait > 0 {
-			return attempt{wait: wait}
-		}
-		return attempt{apply: true, fresh: true, retry: op.RetryCount + 1}
+		return resume(op, ownRetries(app), now)
 	}
 	return attempt{failed: op}
+}
+
+// resume goes on with an operation: at once, or when its next attempt is due.
+func resume(op *api.OperationState, r retries, now time.Time) attempt {
+	if op.FinishedAt == nil {
+		return attempt{apply: true, fresh: true, retry: op.RetryCount}
+	}
+	due := op.FinishedAt.Add(r.backOff(op.RetryCount))
+	if wait := due.Sub(now); wait > 0 {
+		return attempt{wait: wait}
+	}
+	return attempt{apply: true, fresh: true, retry: op.RetryCount + 1}
 }
 
 // revert reports whether a pass corrects what others changed: where the
@@ -88,13 +87,4 @@ func settled(app *api.Application, commit string) bool {
 
 func sameDestination(app *api.Application) bool {
 	return apiequality.Semantic.DeepEqual(app.Status.Sync.ComparedTo.Destination, app.Spec.Destination)
-}
-
-// backOff is the distance to the attempt after n retries.
-func backOff(n int64) time.Duration {
-	wait := retryFirst
-	for range min(n, retryLimit) {
-		wait = min(wait*retryFactor, retryMost)
-	}
-	return wait
 }

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	api "github.com/holdfastcd/holdfast/api/argo/v1alpha1"
+	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/fault"
 )
 
@@ -72,11 +73,14 @@ func (d *desk) list(ctx context.Context, namespace string) ([]unstructured.Unstr
 	return l.Items, err
 }
 
-// update writes a status, and takes away the request to refresh if it was
-// answered. Both are one patch, that sends only what differs, and nothing if
-// nothing does. What is taken away must be what was seen: if the object has moved
-// on, the patch fails with a conflict, and the pass is to be done again.
-func (d *desk) update(ctx context.Context, u *unstructured.Unstructured, before, after api.ApplicationStatus, answered bool) error {
+// answers are the requests on an Application that a pass has answered.
+type answers struct{ refresh, operation bool }
+
+// update writes a status, and takes away the requests that were answered. All is
+// one patch, that sends only what differs, and nothing if nothing does. What is
+// taken away must be what was seen: if the object has moved on, the patch fails
+// with a conflict, and the pass is to be done again.
+func (d *desk) update(ctx context.Context, u *unstructured.Unstructured, before, after api.ApplicationStatus, answered answers) error {
 	old, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&before)
 	if err != nil {
 		return err
@@ -90,14 +94,18 @@ func (d *desk) update(ctx context.Context, u *unstructured.Unstructured, before,
 	// know do not differ, and so survive.
 	base.Object["status"], next.Object["status"] = old, status
 	options := []client.MergeFromOption{}
-	if answered {
+	if answered.refresh {
 		annotations := next.GetAnnotations()
 		delete(annotations, annRefresh)
 		delete(annotations, annRefreshTimestamp)
 		next.SetAnnotations(annotations)
-		options = append(options, client.MergeFromWithOptimisticLock{})
 	}
-	if !answered && reflect.DeepEqual(old, status) {
+	if answered.operation {
+		delete(next.Object, "operation")
+	}
+	if answered != (answers{}) {
+		options = append(options, client.MergeFromWithOptimisticLock{})
+	} else if reflect.DeepEqual(old, status) {
 		return nil
 	}
 	return d.patch(ctx, base, next, options...)
@@ -113,7 +121,7 @@ func (d *desk) release(ctx context.Context, u *unstructured.Unstructured) error 
 }
 
 func (d *desk) patch(ctx context.Context, base, next *unstructured.Unstructured, options ...client.MergeFromOption) error {
-	err := d.client.Patch(ctx, next, client.MergeFromWithOptions(base, options...), client.FieldOwner(StatusManager))
+	err := d.client.Patch(ctx, next, client.MergeFromWithOptions(base, options...), client.FieldOwner(dialect.StatusManager))
 	if err != nil {
 		return client.IgnoreNotFound(err)
 	}
@@ -194,8 +202,15 @@ func wish(before, after *unstructured.Unstructured) bool {
 		!slices.Equal(before.GetFinalizers(), after.GetFinalizers()) ||
 		!reflect.DeepEqual(before.GetLabels(), after.GetLabels()) ||
 		!reflect.DeepEqual(lasting(before.GetAnnotations()), lasting(after.GetAnnotations())) ||
+		!stopAsked(before) && stopAsked(after) ||
 		refreshAsked(after) != "" && (refreshAsked(after) != refreshAsked(before) ||
 			after.GetAnnotations()[annRefreshTimestamp] != before.GetAnnotations()[annRefreshTimestamp])
+}
+
+// stopAsked reports whether somebody wants the running operation to end.
+func stopAsked(u *unstructured.Unstructured) bool {
+	phase, _, _ := unstructured.NestedString(u.Object, "status", "operationState", "phase")
+	return phase == string(api.OperationTerminating)
 }
 
 // lasting are the annotations without requests.

@@ -31,6 +31,7 @@ func memoryServer(t *testing.T, objects ...client.Object) (client.WithWatch, *[]
 	mapper.Add(corev1.SchemeGroupVersion.WithKind("Secret"), meta.RESTScopeNamespace)
 	patches := &[]string{}
 	return fake.NewClientBuilder().WithScheme(scheme).WithRESTMapper(mapper).WithObjects(objects...).
+		WithIndex(&corev1.ConfigMap{}, "metadata.name", func(o client.Object) []string { return []string{o.GetName()} }).
 		WithInterceptorFuncs(interceptor.Funcs{
 			Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
 				b, err := p.Data(o)
@@ -63,13 +64,13 @@ func TestUpdate(t *testing.T) {
 	}
 
 	u, app := get()
-	if err := d.update(t.Context(), u, app.Status, app.Status, false); err != nil || len(*patches) != 0 {
+	if err := d.update(t.Context(), u, app.Status, app.Status, answers{}); err != nil || len(*patches) != 0 {
 		t.Fatalf("an equal status was written: %v, %v", *patches, err)
 	}
 	after := *app.Status.DeepCopy()
 	after.SourceType = "Kustomize"
 	after.Conditions = []api.ApplicationCondition{{Type: "SyncError", Message: "m"}}
-	if err := d.update(t.Context(), u, app.Status, after, true); err != nil {
+	if err := d.update(t.Context(), u, app.Status, after, answers{refresh: true}); err != nil {
 		t.Fatal(err)
 	}
 	if len(*patches) != 1 || strings.Contains((*patches)[0], "theirs") || strings.Contains((*patches)[0], `"spec"`) {
@@ -86,6 +87,23 @@ func TestUpdate(t *testing.T) {
 		t.Errorf("annotations are %v", a)
 	}
 
+	// An operation that is over goes with the patch that tells of it.
+	ordered := u.DeepCopy()
+	ordered.Object["operation"] = map[string]any{"sync": map[string]any{}}
+	if err := c.Update(t.Context(), ordered); err != nil {
+		t.Fatal(err)
+	}
+	u, app = get()
+	if app.Operation == nil {
+		t.Fatal("the operation was not read")
+	}
+	if err := d.update(t.Context(), u, app.Status, app.Status, answers{operation: true}); err != nil {
+		t.Fatal(err)
+	}
+	if u, app = get(); app.Operation != nil {
+		t.Error("the operation is still there")
+	}
+
 	// A request to refresh that comes meanwhile is not taken away.
 	stale := u.DeepCopy()
 	fresh := u.DeepCopy()
@@ -94,7 +112,7 @@ func TestUpdate(t *testing.T) {
 		t.Fatal(err)
 	}
 	stale.SetAnnotations(map[string]string{annRefresh: "normal"})
-	if err := d.update(t.Context(), stale, app.Status, app.Status, true); !moved(err) {
+	if err := d.update(t.Context(), stale, app.Status, app.Status, answers{refresh: true}); !moved(err) {
 		t.Errorf("got error %v, want a conflict", err)
 	}
 }
@@ -110,7 +128,7 @@ func TestGetOwnWrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.update(t.Context(), u, api.ApplicationStatus{}, api.ApplicationStatus{SourceType: "Helm"}, false); err != nil {
+	if err := d.update(t.Context(), u, api.ApplicationStatus{}, api.ApplicationStatus{SourceType: "Helm"}, answers{}); err != nil {
 		t.Fatal(err)
 	}
 	u, err = d.get(t.Context(), name)
@@ -164,6 +182,8 @@ func TestWish(t *testing.T) {
 		{"a request to refresh", nil, note(annRefresh, "normal"), true},
 		{"a harder one", note(annRefresh, "normal"), note(annRefresh, "hard"), true},
 		{"the same one, still there", note(annRefresh, "normal"), note(annRefresh, "normal"), false},
+		{"an end of the operation is asked for", nil, set("status/operationState/phase", "Terminating"), true},
+		{"still", set("status/operationState/phase", "Terminating"), set("status/operationState/phase", "Terminating"), false},
 		{"its answer", note(annRefresh, "normal"), nil, false},
 		{"a finalizer", nil, func(u *unstructured.Unstructured) { u.SetFinalizers([]string{"a/b"}) }, true},
 		{"deletion", nil, func(u *unstructured.Unstructured) { now := metav1.NewTime(noon); u.SetDeletionTimestamp(&now) }, true},

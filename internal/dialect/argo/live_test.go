@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -61,7 +62,9 @@ type remote struct {
 	mu       sync.Mutex
 	commits  int
 	files    map[string]string
-	password string // if set, what must be sent
+	before   map[string]map[string][]byte // by commit
+	password string                       // if set, what must be sent
+	asked    []source.Ref
 }
 
 // commit lays changes over the files; an empty content deletes. It returns the commit.
@@ -74,6 +77,11 @@ func (r *remote) commit(changes map[string]string) string {
 		}
 	}
 	r.commits++
+	files := map[string][]byte{}
+	for name, content := range r.files {
+		files[name] = []byte(content)
+	}
+	r.before[r.id()] = files
 	return r.id()
 }
 
@@ -83,14 +91,19 @@ func (r *remote) id() string { return fmt.Sprintf("%040x", r.commits) }
 func (r *remote) Fetch(_ context.Context, req source.Request) (source.Revision, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, password := req.Credential.Basic(); password != r.password {
+	if req.Credential.Secret().Password != r.password {
 		return source.Revision{}, fault.New(fault.Unauthorized, "the credentials were refused")
 	}
-	files := map[string][]byte{}
-	for name, content := range r.files {
-		files[name] = []byte(content)
+	r.asked = append(r.asked, req.Ref)
+	commit := r.id()
+	if req.Ref.Commit != "" {
+		commit = req.Ref.Commit
 	}
-	return source.Revision{Commit: r.id(), Branch: "main", Tree: tree.FromFiles(files)}, nil
+	files, known := r.before[commit]
+	if !known {
+		return source.Revision{}, fault.New(fault.NotFound, "there is no commit %s", commit)
+	}
+	return source.Revision{Commit: commit, Branch: "main", Tree: tree.FromFiles(files)}, nil
 }
 
 // rig is a running dialect in a namespace of its own, which is control plane and
@@ -103,14 +116,14 @@ type rig struct {
 	ns      string
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T, change ...func(*dialect.Env)) *rig {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("needs a cluster")
 	}
 	klog.SetLogger(logr.Discard()) // what the libraries log is not of interest
 	c := harness.Shared(t)
-	r := &rig{cluster: c, remote: &remote{files: map[string]string{}}}
+	r := &rig{cluster: c, remote: &remote{files: map[string]string{}, before: map[string]map[string][]byte{}}}
 	definitions, err := deploy.CRDs()
 	if err != nil {
 		t.Fatal(err)
@@ -132,18 +145,18 @@ func newRig(t *testing.T) *rig {
 		sourceRepos: ["https://git.example.com/*"],
 		destinations: [{server: "*", namespace: `+r.ns+`}],
 		destinationServiceAccounts: [{server: "*", namespace: "*", defaultServiceAccount: deployer}]}}`)
-	r.start(t)
+	r.start(t, change...)
 	return r
 }
 
 // start runs the dialect until the test ends.
-func (r *rig) start(t *testing.T) {
+func (r *rig) start(t *testing.T, change ...func(*dialect.Env)) {
 	t.Helper()
 	cfg := r.cluster.Config()
 	cfg.UserAgent = userAgent
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	connection, err := cluster.Connect(cfg, cluster.Options{
-		Owner: Owner(r.ns), Kept: Kept, Health: health.Options{}.Judge, NeedsObject: health.NeedsObject, StatusManager: StatusManager, UserAgent: userAgent, Logger: log,
+		Owner: Owner(r.ns), Kept: Kept, Health: health.Both, StatusManager: dialect.StatusManager, UserAgent: userAgent, Logger: log,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -176,11 +189,14 @@ func (r *rig) start(t *testing.T) {
 	})
 	router := dialect.Router{}
 	r.hub = source.NewHub(r.remote, time.Now)
-	r.argo, err = Setup(mgr, &dialect.Env{
+	env := &dialect.Env{
 		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: mgr.GetEventRecorderFor("holdfast"), //nolint:staticcheck // as the controller does
 		Engine: engine, Hub: r.hub, Clock: time.Now, Log: log, ArgoNamespace: r.ns, Concurrency: 2,
-	}, router)
-	if err != nil {
+	}
+	for _, c := range change {
+		c(env)
+	}
+	if r.argo, err = Setup(mgr, env, router); err != nil {
 		t.Fatal(err)
 	}
 	engine.OnEvent(router.Notify)
@@ -250,6 +266,13 @@ func (r *rig) await(t *testing.T, name, aim string, wanted func(*api.Application
 	return app
 }
 
+// over tells that the last operation ended in a phase, and is not asked for any more.
+func over(phase api.OperationPhase) func(*api.Application) bool {
+	return func(a *api.Application) bool {
+		return a.Operation == nil && a.Status.OperationState != nil && a.Status.OperationState.Phase == phase
+	}
+}
+
 // writes are the requests of the dialect that changed objects of a resource.
 func (r *rig) writes(t *testing.T, mark harness.Mark, resource string) []harness.Request {
 	t.Helper()
@@ -260,6 +283,12 @@ func (r *rig) writes(t *testing.T, mark harness.Mark, resource string) []harness
 		}
 	}
 	return list
+}
+
+// stored are those of them that were no dry runs.
+func (r *rig) stored(t *testing.T, mark harness.Mark, resource string) []harness.Request {
+	t.Helper()
+	return slices.DeleteFunc(r.writes(t, mark, resource), func(q harness.Request) bool { return q.DryRun })
 }
 
 func syncedAt(commit string) func(*api.Application) bool {
@@ -375,14 +404,14 @@ func TestLiveFailureAndRefusal(t *testing.T) {
 	r.patch(t, applications, "web", `{"metadata":{"annotations":{"argocd.argoproj.io/refresh":"hard"}}}`)
 	r.await(t, "web", "to be synced", syncedAt(head))
 
-	r.patch(t, applications, "web", `{"spec":{"source":{"helm":{"values":"a: 1"}}}}`)
+	r.patch(t, applications, "web", `{"spec":{"source":{"chart":"web"}}}`)
 	app = r.await(t, "web", "to be refused by name", func(a *api.Application) bool { return len(a.Status.Conditions) == 1 })
-	if c := app.Status.Conditions[0]; c.Type != api.ConditionInvalidSpecError || c.Message != "spec.source.helm is not supported yet" ||
+	if c := app.Status.Conditions[0]; c.Type != api.ConditionInvalidSpecError || c.Message != "spec.source.chart is not supported yet" ||
 		app.Status.Health.Status != "Unknown" || app.Status.Sync.Status != "Unknown" {
 		t.Errorf("got %+v", app.Status)
 	}
 
-	r.patch(t, applications, "web", `{"spec":{"source":{"helm":null}}}`)
+	r.patch(t, applications, "web", `{"spec":{"source":{"chart":null}}}`)
 	r.await(t, "web", "to be synced again", syncedAt(head))
 	r.patch(t, appprojects, "shop", `{"spec":{"syncWindows":[{"kind":"deny","schedule":"* * * * *","duration":"1h"}]}}`)
 	r.await(t, "web", "to be stopped by its project", func(a *api.Application) bool {
@@ -399,17 +428,74 @@ func TestLiveManual(t *testing.T) {
 	if app.Status.Sync.Status != api.SyncStatusCodeOutOfSync || app.Status.Health.Status != "Missing" || app.Status.OperationState != nil {
 		t.Errorf("the status is %+v", app.Status)
 	}
-	r.patch(t, applications, "web", `{"operation":{"sync":{}}}`)
-	r.await(t, "web", "to refuse the operation", func(a *api.Application) bool { return len(a.Status.Conditions) == 1 })
 	if n := len(r.writes(t, start, "configmaps")); n != 0 {
 		t.Errorf("%d writes without automated sync", n)
 	}
-	r.patch(t, applications, "web", `{"operation":null,"spec":{"syncPolicy":{"automated":{}}}}`)
-	r.await(t, "web", "to be synced", syncedAt(head))
+	r.patch(t, applications, "web", `{"operation":{"initiatedBy":{"username":"alice"},"sync":{"manifests":["x"]}}}`)
+	app = r.await(t, "web", "to refuse the operation", over(api.OperationError))
+	if m := app.Status.OperationState.Message; m != "operation.sync.manifests is not supported yet" {
+		t.Errorf("got %q", m)
+	}
+	r.patch(t, applications, "web", `{"operation":{"initiatedBy":{"username":"alice"},"sync":{}}}`)
+	app = r.await(t, "web", "to be synced by hand", func(a *api.Application) bool { return syncedAt(head)(a) && over(api.OperationSucceeded)(a) })
+	if h := app.Status.History; len(h) != 1 || h[0].InitiatedBy.Username != "alice" || h[0].ID != 0 {
+		t.Errorf("the history is %+v", h)
+	}
+
+	// A commit is shown, not synced; then only a part of it is, then the rest with what is to be pruned.
+	second := r.remote.commit(map[string]string{"web/a.yaml": "", "web/b.yaml": cm("b", "2"), "web/c.yaml": cm("c", "2")})
+	r.patch(t, applications, "web", `{"metadata":{"annotations":{"argocd.argoproj.io/refresh":"normal"}}}`)
+	r.await(t, "web", "to be out of sync", func(a *api.Application) bool {
+		return a.Status.Sync.Revision == second && a.Status.Sync.Status == api.SyncStatusCodeOutOfSync && len(a.Status.Resources) == 3
+	})
+	r.patch(t, applications, "web", `{"operation":{"sync":{"resources":[{"kind":"ConfigMap","name":"b"}]}}}`)
+	app = r.await(t, "web", "to have synced a part", func(a *api.Application) bool {
+		return over(api.OperationSucceeded)(a) && len(a.Status.OperationState.Operation.Sync.Resources) == 1
+	})
+	if len(app.Status.History) != 1 || app.Status.Sync.Status != api.SyncStatusCodeOutOfSync {
+		t.Errorf("the status is %+v", app.Status)
+	}
+	r.cluster.Await(t, harness.ConfigMaps, r.ns, "b", "to be there", value("2"))
+	r.cluster.Await(t, harness.ConfigMaps, r.ns, "c", "not to be there", harness.Gone)
+	mark := r.cluster.Mark(t)
+	r.patch(t, applications, "web", `{"operation":{"sync":{"prune":true,"dryRun":true}}}`)
+	app = r.await(t, "web", "to have tried", func(a *api.Application) bool {
+		return over(api.OperationSucceeded)(a) && a.Status.OperationState.Operation.Sync.DryRun
+	})
+	if n := len(r.stored(t, mark, "configmaps")); n != 0 || len(app.Status.History) != 1 {
+		t.Errorf("a dry run wrote %d objects, and the history is %+v", n, app.Status.History)
+	}
+	r.patch(t, applications, "web", `{"operation":{"sync":{"revision":"`+second+`","prune":true}}}`)
+	app = r.await(t, "web", "to be synced", func(a *api.Application) bool { return syncedAt(second)(a) && len(a.Status.History) == 2 })
+	r.cluster.Await(t, harness.ConfigMaps, r.ns, "a", "to be pruned", harness.Gone)
+
+	// What was there before comes back as the history has it; the branch is not there any more.
+	old, err := json.Marshal(map[string]any{"operation": map[string]any{"sync": map[string]any{
+		"revision": app.Status.History[0].Revision, "source": app.Status.History[0].Source, "syncStrategy": map[string]any{"apply": map[string]any{}}, "prune": true,
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.patch(t, applications, "web", string(old))
+	r.await(t, "web", "to be rolled back", func(a *api.Application) bool {
+		return over(api.OperationSucceeded)(a) && len(a.Status.History) == 3 && a.Status.History[2].Revision == head &&
+			a.Status.Sync.Revision == second && a.Status.Sync.Status == api.SyncStatusCodeOutOfSync
+	})
+	r.cluster.Await(t, harness.ConfigMaps, r.ns, "a", "to be back", value("1"))
+	r.cluster.Await(t, harness.ConfigMaps, r.ns, "b", "to be gone", harness.Gone)
+
+	r.patch(t, applications, "web", `{"spec":{"syncPolicy":{"automated":{"prune":true}}}}`)
+	r.await(t, "web", "to be synced by itself", syncedAt(second))
 	// Without selfHeal, what others change is told and left.
-	r.patch(t, harness.ConfigMaps, "a", `{"data":{"value":"by hand"}}`)
+	r.patch(t, harness.ConfigMaps, "b", `{"data":{"value":"by hand"}}`)
 	r.await(t, "web", "to be out of sync", func(a *api.Application) bool { return a.Status.Sync.Status == api.SyncStatusCodeOutOfSync })
-	r.cluster.Await(t, harness.ConfigMaps, r.ns, "a", "to be left alone", value("by hand"))
+	r.cluster.Await(t, harness.ConfigMaps, r.ns, "b", "to be left alone", value("by hand"))
+
+	r.patch(t, applications, "web", string(old))
+	app = r.await(t, "web", "to refuse what it would undo", over(api.OperationError))
+	if m := app.Status.OperationState.Message; !strings.Contains(m, "automated sync is on") {
+		t.Errorf("got %q", m)
+	}
 }
 
 // A root delivers Applications like anything else, and takes them down.

@@ -11,6 +11,8 @@ package argo
 import (
 	"slices"
 	"strings"
+
+	"github.com/holdfastcd/holdfast/internal/object"
 )
 
 // The annotations that the dialect reads and writes.
@@ -26,7 +28,10 @@ const (
 	annHook             = prefix + "hook"
 	annCompareOptions   = prefix + "compare-options"
 	annHydrate          = prefix + "hydrate"
+	annIgnoreHealth     = prefix + "ignore-healthcheck"
+	annApproved         = prefix + "deletion-approved"
 	annHelmHook         = "helm.sh/hook"
+	annHelmWeight       = "helm.sh/hook-weight"
 	annHelmPolicy       = "helm.sh/resource-policy"
 )
 
@@ -47,8 +52,6 @@ const (
 	// FieldManager owns the fields of delivered objects. It is the peer's own
 	// name, so that an object that Argo CD delivered changes hands without a trace.
 	FieldManager = "argocd-controller"
-	// StatusManager owns what Holdfast writes on Applications themselves.
-	StatusManager = "holdfast-status"
 	// Kind is the kind of the deliveries of this dialect.
 	Kind = "Application"
 
@@ -58,10 +61,14 @@ const (
 // Owner returns the function that reads, from an object's annotations, which
 // Application in the control plane's namespace it belongs to, written as
 // "Application/namespace/name"; empty if none.
-func Owner(namespace string) func(labels, annotations map[string]string) string {
-	return func(_, annotations map[string]string) string {
-		app, _, ok := strings.Cut(annotations[annTracking], ":")
-		if !ok || app == "" {
+//
+// An annotation that names another object than the one it is on was copied with it
+// and says nothing. Cluster-scoped objects are named with the Application's
+// namespace, so that theirs is not compared.
+func Owner(namespace string) func(id object.ID, labels, annotations map[string]string) string {
+	return func(id object.ID, _, annotations map[string]string) string {
+		app, of, ok := strings.Cut(annotations[annTracking], ":")
+		if !ok || app == "" || !tracks(of, id) {
 			return ""
 		}
 		// An Application elsewhere is written with its namespace: <namespace>_<name>.
@@ -72,24 +79,36 @@ func Owner(namespace string) func(labels, annotations map[string]string) string 
 	}
 }
 
-// Kept reports whether an object must outlive its place in the source and its
-// Application. Argo CD tells Prune=false and Delete=false apart; here each of them
-// keeps the object in both cases, and so does a confirmation that nobody could
-// give, because what is left over can be deleted by hand and the opposite cannot
-// be undone. Definitions of kinds are never deleted, since every object of the
-// kind would go with them.
-func Kept(_, annotations map[string]string) bool {
+// Kept reports whether an object must outlive its place in the source, and its
+// Application. A confirmation that nobody could give keeps it, too, because what is
+// left over can be deleted by hand and the opposite cannot be undone. Definitions
+// of kinds are never deleted with an Application, since every object of the kind
+// would go with them; one that leaves the source waits for a word like all mass
+// prunes.
+func Kept(_, annotations map[string]string) (inPrune, inDelete bool) {
 	if annotations[annHelmPolicy] == "keep" {
-		return true
+		return true, true
 	}
 	for option := range strings.SplitSeq(annotations[annSyncOptions], ",") {
 		switch strings.ReplaceAll(option, " ", "") {
-		case "Prune=false", "Prune=confirm", "Delete=false", "Delete=confirm":
-			return true
+		case "Prune=false", "Prune=confirm":
+			inPrune = true
+		case "Delete=false", "Delete=confirm":
+			inDelete = true
 		}
 	}
+	// What a hook of Argo CD's left behind is not a delivery's object.
+	helm := annotations[annHelmHook]
+	inPrune = inPrune || annotations[annHook] != "" || helm != "" && helm != "crd-install"
 	_, of, _ := strings.Cut(annotations[annTracking], ":")
-	return strings.HasPrefix(of, "apiextensions.k8s.io/CustomResourceDefinition:")
+	return inPrune, inDelete || strings.HasPrefix(of, "apiextensions.k8s.io/CustomResourceDefinition:")
+}
+
+// tracks reports whether "<group>/<Kind>:<namespace>/<name>" names an object.
+func tracks(of string, id object.ID) bool {
+	kind, name, ok := strings.Cut(of, ":")
+	namespace, name, whole := strings.Cut(name, "/")
+	return ok && whole && kind == id.Group+"/"+id.Kind && name == id.Name && (id.Namespace == "" || namespace == id.Namespace)
 }
 
 // cascades reports whether deleting an Application deletes its objects, and how.

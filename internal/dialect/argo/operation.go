@@ -1,6 +1,7 @@
 package argo
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,6 +20,9 @@ const synced = "successfully synced (all tasks run)"
 // nothing to do, because the cluster is as it was synced, leaves it alone.
 func operation(app *api.Application, f found, status api.SyncStatusCode) *api.OperationState {
 	before := app.Status.OperationState
+	if f.order != nil {
+		return f.order.account(app, f)
+	}
 	if !f.attempt.apply || f.refused() {
 		return before
 	}
@@ -32,14 +36,46 @@ func operation(app *api.Application, f found, status api.SyncStatusCode) *api.Op
 		return before
 	}
 	op := begin(app, f)
-	if continued {
-		op.StartedAt = before.StartedAt
-	}
 	op.SyncResult.Resources = results(f, op)
 	if continued {
+		op.StartedAt = before.StartedAt
 		op.SyncResult.Resources = merged(before.SyncResult.Resources, op.SyncResult.Resources)
 	}
-	conclude(op, problem, f.at)
+	conclude(op, problem, ownRetries(app), f.at)
+	if op.Phase == api.OperationFailed {
+		op.Message += fmt.Sprintf(". The next commit is tried again; to try this one, set the annotation %s: hard", annRefresh)
+	}
+	return op
+}
+
+// account tells how far an order has come.
+func (o *order) account(app *api.Application, f found) *api.OperationState {
+	before := app.Status.OperationState
+	op := &api.OperationState{
+		Operation:  *o.op,
+		SyncResult: &api.SyncOperationResult{Revision: f.commit, Source: normalised(o.app(app).Spec.Source)},
+		StartedAt:  metav1.Time{Time: f.at.Truncate(time.Second)},
+		RetryCount: f.attempt.retry,
+	}
+	problem := f.err
+	if f.report != nil {
+		problem = f.report.Err
+		op.SyncResult.Resources = results(f, op)
+	}
+	if o.ongoing(before) {
+		op.StartedAt = before.StartedAt
+		if before.SyncResult != nil {
+			op.SyncResult.Resources = merged(before.SyncResult.Resources, op.SyncResult.Resources)
+			op.SyncResult.Revision = cmp.Or(f.commit, before.SyncResult.Revision)
+		}
+	}
+	conclude(op, problem, o.retries, f.at)
+	if op.Phase == api.OperationFailed && f.refused() {
+		op.Phase = api.OperationError
+	}
+	if m := o.app(app).Spec.SyncPolicy; m != nil {
+		op.SyncResult.ManagedNamespaceMetadata = m.ManagedNamespaceMetadata
+	}
 	return op
 }
 
@@ -57,7 +93,7 @@ func begin(app *api.Application, f found) *api.OperationState {
 			sync.AutoHealAttemptsCount += before.Operation.Sync.AutoHealAttemptsCount
 		}
 	}
-	return &api.OperationState{
+	op := &api.OperationState{
 		Operation: api.Operation{
 			Sync:        sync,
 			InitiatedBy: api.OperationInitiator{Automated: true},
@@ -67,18 +103,26 @@ func begin(app *api.Application, f found) *api.OperationState {
 		StartedAt:  metav1.Time{Time: f.at.Truncate(time.Second)},
 		RetryCount: f.attempt.retry,
 	}
+	if p := app.Spec.SyncPolicy; p != nil {
+		sync.SyncOptions = p.SyncOptions
+		op.SyncResult.ManagedNamespaceMetadata = p.ManagedNamespaceMetadata
+		if p.Retry != nil {
+			op.Operation.Retry = *p.Retry
+		}
+	}
+	return op
 }
 
 // conclude says how far a sync has come.
-func conclude(op *api.OperationState, problem *fault.Error, now time.Time) {
+func conclude(op *api.OperationState, problem *fault.Error, r retries, now time.Time) {
 	finished := &metav1.Time{Time: now.Truncate(time.Second)}
 	switch {
 	case problem == nil:
 		op.Phase, op.Message, op.FinishedAt = api.OperationSucceeded, synced, finished
 	case problem.Kind == fault.Waiting:
 		op.Phase, op.Message = api.OperationRunning, "waiting: "+problem.Error()
-	case !problem.Kind.Terminal() && op.RetryCount < retryLimit:
-		at := now.Add(backOff(op.RetryCount)).UTC().Format("15:04:05Z")
+	case !problem.Kind.Terminal() && r.left(op.RetryCount):
+		at := now.Add(r.backOff(op.RetryCount)).UTC().Format("15:04:05Z")
 		op.Phase, op.FinishedAt = api.OperationRunning, finished
 		op.Message = fmt.Sprintf("one or more objects failed to apply, reason: %s. Retrying attempt #%d at %s.", problem, op.RetryCount+1, at)
 	default:
@@ -87,7 +131,6 @@ func conclude(op *api.OperationState, problem *fault.Error, now time.Time) {
 		if op.RetryCount > 0 {
 			op.Message += fmt.Sprintf(" (retried %d times)", op.RetryCount)
 		}
-		op.Message += fmt.Sprintf(". The next commit is tried again; to try this one, set the annotation %s: hard", annRefresh)
 	}
 }
 
@@ -104,7 +147,7 @@ func healed(changed []delivery.Object) []api.SyncOperationResource {
 // revision, else to those that it touched.
 func results(f found, op *api.OperationState) []api.ResourceResult {
 	objects := f.report.Objects
-	if len(op.Operation.Sync.Resources) > 0 {
+	if len(op.Operation.Sync.Resources) > 0 && !f.report.Observed {
 		objects = f.report.Changed()
 	}
 	var list []api.ResourceResult
@@ -127,6 +170,10 @@ func result(o delivery.Object) (api.ResourceResult, bool) {
 		what += "." + o.ID.Group
 	}
 	what += "/" + o.ID.Name
+	if o.Would {
+		r.Message = fmt.Sprintf("%s %s (dry run)", what, o.Outcome)
+		return r, true
+	}
 	switch o.Outcome {
 	case delivery.Unchanged, delivery.Created, delivery.Configured:
 		r.Message = what + " " + string(o.Outcome)
@@ -134,14 +181,14 @@ func result(o delivery.Object) (api.ResourceResult, bool) {
 		r.Message = what + " reverted: " + o.Message
 	case delivery.Pruned:
 		r.Status, r.Message, r.HookPhase = api.ResultCodePruned, "pruned", api.OperationSucceeded
-	case delivery.Left:
+	case delivery.Left, delivery.Held:
 		r.Status, r.Message = api.ResultCodePruneSkipped, "ignored (requires pruning)"
-		if o.Desired {
+		if o.Desired || o.Outcome == delivery.Held {
 			r.Message = o.Message
 		}
 	case delivery.Failed, delivery.Refused:
 		r.Status, r.Message, r.HookPhase = api.ResultCodeSyncFailed, o.Message, api.OperationFailed
-	default: // released, skipped, waiting
+	default: // released, exempt, skipped, waiting
 		return r, false
 	}
 	return r, true
@@ -174,7 +221,8 @@ func history(app *api.Application, op *api.OperationState) []api.RevisionHistory
 	if l := app.Spec.RevisionHistoryLimit; l != nil && *l >= 0 {
 		limit = *l
 	}
-	done := op != nil && op != before && op.Phase == api.OperationSucceeded && len(op.Operation.Sync.Resources) == 0
+	done := op != nil && op != before && op.Phase == api.OperationSucceeded &&
+		len(op.Operation.Sync.Resources) == 0 && !op.Operation.Sync.DryRun
 	if done {
 		entry := api.RevisionHistory{
 			Revision: op.SyncResult.Revision, Source: op.SyncResult.Source,
@@ -202,16 +250,29 @@ func news(before, after *api.OperationState) (started, completed string, failed 
 		kind = "Partial sync"
 	}
 	if !running(before) {
-		started = fmt.Sprintf("initiated automated %s to '%s'", strings.ToLower(kind), commit)
+		started = fmt.Sprintf("%s %s to '%s'", who(after.Operation), strings.ToLower(kind), commit)
 	}
 	switch after.Phase {
 	case api.OperationSucceeded:
 		completed = fmt.Sprintf("%s operation to %s succeeded%s", kind, commit, corrections(after))
-	case api.OperationFailed:
+	case api.OperationFailed, api.OperationError:
 		completed, failed = fmt.Sprintf("%s operation to %s failed: %s", kind, commit, after.Message), true
 	default: // it is not over
 	}
 	return started, completed, failed
+}
+
+// changes says which events a change of the status is worth, beside those of an
+// operation. What an Application begins with is no news.
+func changes(before, after api.ApplicationStatus) []string {
+	var list []string
+	if b, a := before.Sync.Status, after.Sync.Status; b != a && b != "" {
+		list = append(list, fmt.Sprintf("Updated sync status: %s -> %s", b, a))
+	}
+	if b, a := before.Health.Status, after.Health.Status; b != a && b != "" {
+		list = append(list, fmt.Sprintf("Updated health status: %s -> %s", b, a))
+	}
+	return list
 }
 
 // corrections names what a sync reverted.

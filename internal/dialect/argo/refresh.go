@@ -107,8 +107,11 @@ func (a *Argo) spreadOne(ctx context.Context, one push) {
 	}
 }
 
-// follows reports whether an Application's source is a branch that was pushed to.
-// What HEAD stands for is known to the repository only.
+// branches is how the full name of a branch begins.
+const branches = "refs/heads/"
+
+// follows reports whether an Application's source is a branch that was pushed to, or
+// may be about a tag that was. What HEAD stands for is known to the repository only.
 func follows(u *unstructured.Unstructured, one push) bool {
 	url, _, _ := unstructured.NestedString(u.Object, "spec", "source", "repoURL")
 	if url == "" || source.NormalizeURL(url) != one.url {
@@ -119,10 +122,10 @@ func follows(u *unstructured.Unstructured, one push) bool {
 	switch {
 	case r.Commit != "":
 		return false
-	case one.branch == "" || r.Branch == "":
+	case one.branch == "" || r == (source.Ref{}):
 		return true
 	}
-	return r.Branch == strings.TrimPrefix(one.branch, "refs/heads/")
+	return strings.TrimPrefix(target, branches) == strings.TrimPrefix(one.branch, branches)
 }
 
 // urgency says how soon an Application should look at its source, and whether it

@@ -2,21 +2,22 @@ package argo
 
 import (
 	"errors"
-	"path"
 	"slices"
 	"strings"
+	"time"
 
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	api "github.com/holdfastcd/holdfast/api/argo/v1alpha1"
 	"github.com/holdfastcd/holdfast/internal/delivery"
+	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/health"
 	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/plan"
-	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/source"
-	"github.com/holdfastcd/holdfast/internal/tree"
 )
 
 // Request says which revision an Application asks for; the credential is the
@@ -34,15 +35,19 @@ func Request(app *api.Application, project *Project, o Options) (source.Request,
 	return source.Request{URL: repo, Ref: ref(app.Spec.Source.TargetRevision)}, nil
 }
 
-// ref reads a target revision: a full commit id, HEAD or nothing, else a branch.
+// ref reads a target revision: HEAD or nothing, a full commit id, the full name of
+// a ref, else whatever the repository has of that name: a branch, a tag, the
+// highest tag in a range of versions, the beginning of a commit id.
 func ref(target string) source.Ref {
 	switch {
 	case target == "" || target == "HEAD":
 		return source.Ref{}
 	case commitID.MatchString(strings.ToLower(target)):
 		return source.Ref{Commit: strings.ToLower(target)}
+	case strings.HasPrefix(target, "refs/"):
+		return source.Ref{Name: target}
 	}
-	return source.Ref{Branch: strings.TrimPrefix(target, "refs/heads/")}
+	return source.Ref{Target: target}
 }
 
 // Spec says what to deliver for an Application, under the rules of its project,
@@ -65,7 +70,7 @@ func Spec(app *api.Application, project *Project, revision source.Revision, o Op
 		return delivery.Spec{}, err
 	}
 	spec.Revision = revision
-	if spec.Render, err = request(app.Spec.Source, app.Name, revision.Tree); err != nil {
+	if spec.Render, err = request(app, revision, o); err != nil {
 		return delivery.Spec{}, err
 	}
 	spec.Revert = revert(app, revision.Commit)
@@ -88,12 +93,49 @@ func base(app *api.Application, project *Project, o Options) (delivery.Spec, err
 		CreateNamespace: options.createNamespace && project.permitsNamespaceObject(namespace),
 		Account:         as,
 		Rules:           project.rules,
-		Prune:           isTrue(auto.Prune) && !options.neverPrune,
+		Prune:           isTrue(auto.Prune) && mayPrune(app, options),
 		Inventory:       inventory(app),
 		Profile:         profile(app, options),
+		Ignore:          ignored(app),
+		Force:           options.force,
+		Confirmed:       app.Annotations[dialect.AnnotationConfirm],
+	}
+	if p := app.Spec.SyncPolicy; spec.CreateNamespace && p.ManagedNamespaceMetadata != nil {
+		spec.NamespaceLabels, spec.NamespaceAnnotations = p.ManagedNamespaceMetadata.Labels, p.ManagedNamespaceMetadata.Annotations
 	}
 	spec.Profile.Plan.AllowEmpty = isTrue(auto.AllowEmpty)
 	return spec, nil
+}
+
+// mayPrune reports whether the sync options let anything be pruned. Prune=confirm
+// waits for an approval that is younger than the last sync.
+func mayPrune(app *api.Application, options choices) bool {
+	if options.neverPrune || !options.confirmPrune {
+		return !options.neverPrune
+	}
+	op := app.Status.OperationState
+	return op != nil && approved(app, op.StartedAt.Time)
+}
+
+// approved reports whether somebody has approved of deletions, at or after a time.
+func approved(app *api.Application, since time.Time) bool {
+	at, err := time.Parse(time.RFC3339, app.Annotations[annApproved])
+	return err == nil && !at.Before(since.Truncate(time.Second))
+}
+
+// ignored translates the differences that an Application ignores. Patterns of
+// groups and kinds are Argo CD's; a group left out is the core group.
+func ignored(app *api.Application) []plan.Ignore {
+	options, _ := syncOptions(app)
+	var out []plan.Ignore
+	for _, d := range app.Spec.IgnoreDifferences {
+		out = append(out, plan.Ignore{
+			Group: d.Group, Core: d.Group == "", Kind: d.Kind, Namespace: d.Namespace, Name: d.Name,
+			Pointers: d.JSONPointers, Paths: d.JQPathExpressions, Managers: d.ManagedFieldsManagers,
+			Respect: options.respect,
+		})
+	}
+	return out
 }
 
 // profile is how Argo CD wants things done.
@@ -109,27 +151,35 @@ func profile(app *api.Application, options choices) delivery.Profile {
 		}},
 		Propagation: propagation,
 		Screen:      Screen,
-		Plan: plan.Profile{Stages: []plan.StageRule{{
-			Name: "definitions",
-			Kinds: []schema.GroupKind{
-				{Kind: "Namespace"},
-				{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"},
-			},
-			Gate: true,
-		}}},
+		Treat:       treat,
+		WaveKeys:    []string{annSyncWave, annHelmWeight},
+		PruneMarked: true,
+		Plan: plan.Profile{
+			Stages: []plan.StageRule{{
+				Name: "definitions",
+				Kinds: []schema.GroupKind{
+					{Kind: "Namespace"},
+					{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"},
+				},
+				Gate: true,
+			}},
+			GateWaves: true,
+			Brake:     dialect.Brake(),
+		},
 	}
 }
 
 // inventory reads what an Application holds from its status. The planner deletes
 // nothing of it that does not carry the Application's own mark; an Application
-// that delivers itself is never its own to delete.
+// that delivers itself is never its own to delete. What is only wanted so far is
+// listed as missing.
 func inventory(app *api.Application) []delivery.Entry {
 	self := object.ID{Group: api.GroupVersion.Group, Kind: api.ApplicationKind, Namespace: app.Namespace, Name: app.Name}
 	entries := make([]delivery.Entry, 0, len(app.Status.Resources))
 	for _, r := range app.Status.Resources {
 		id := object.ID{Group: r.Group, Kind: r.Kind, Namespace: r.Namespace, Name: r.Name}
-		if id != self {
-			entries = append(entries, delivery.Entry{ID: id, Version: r.Version})
+		if id != self && (r.Health == nil || r.Health.Status != api.HealthStatusCode(health.Missing)) {
+			entries = append(entries, delivery.Entry{ID: id, Version: r.Version, Wave: int(r.SyncWave)})
 		}
 	}
 	slices.SortFunc(entries, func(a, b delivery.Entry) int { return object.Compare(a.ID, b.ID) })
@@ -153,47 +203,6 @@ func syncsItself(app *api.Application) bool {
 
 func isTrue(b *bool) bool { return b != nil && *b }
 
-// request says how to render a source. What the directory itself asks for and is
-// not supported is refused, because the renderer would take it for plain files.
-func request(s *api.ApplicationSource, app string, t tree.Tree) (render.Request, error) {
-	r := render.Request{Path: path.Clean(s.Path)}
-	for _, name := range []string{".argocd-source.yaml", ".argocd-source-" + app + ".yaml"} {
-		if holds(t, r.Path, name) {
-			return r, fault.New(fault.Unsupported, "overrides of the source in the repository are not supported yet").At(path.Join(r.Path, name), 0)
-		}
-	}
-	switch {
-	case !empty(s.Kustomize):
-		k := s.Kustomize
-		r.Tool = render.Kustomize
-		r.Namespace, r.NamePrefix, r.NameSuffix, r.Images = k.Namespace, k.NamePrefix, k.NameSuffix, k.Images
-	case !empty(s.Directory):
-		d := s.Directory
-		r.Tool = render.Plain
-		r.Recurse, r.Include, r.Exclude = d.Recurse, d.Include, d.Exclude
-	case holds(t, r.Path, "Chart.yaml"):
-		return r, fault.New(fault.Unsupported, "Helm charts are not supported yet").At(path.Join(r.Path, "Chart.yaml"), 0)
-	}
-	return r, nil
-}
-
-// sourceType names the tool that renders a request, as Argo CD does.
-func sourceType(r render.Request, t tree.Tree) api.ApplicationSourceType {
-	kustomize := r.Tool == render.Kustomize
-	if r.Tool == render.Detect {
-		kustomize = holds(t, r.Path, "kustomization.yaml") || holds(t, r.Path, "kustomization.yml") || holds(t, r.Path, "Kustomization")
-	}
-	if kustomize {
-		return api.ApplicationSourceTypeKustomize
-	}
-	return api.ApplicationSourceTypeDirectory
-}
-
-func holds(t tree.Tree, dir, name string) bool {
-	_, err := t.Stat(path.Join(dir, name))
-	return err == nil
-}
-
 // normalised is a source as it is compared: blocks that say nothing are absent.
 func normalised(s *api.ApplicationSource) *api.ApplicationSource {
 	if s == nil {
@@ -214,7 +223,7 @@ func normalised(s *api.ApplicationSource) *api.ApplicationSource {
 
 // comparedTo is what a comparison is made with.
 func comparedTo(app *api.Application) api.ComparedTo {
-	return api.ComparedTo{Source: normalised(app.Spec.Source), Destination: app.Spec.Destination}
+	return api.ComparedTo{Source: normalised(app.Spec.Source), Destination: app.Spec.Destination, IgnoreDifferences: app.Spec.IgnoreDifferences}
 }
 
 func sameSource(a, b *api.ApplicationSource) bool {
@@ -222,8 +231,8 @@ func sameSource(a, b *api.ApplicationSource) bool {
 }
 
 // Screen refuses rendered objects that ask, by annotation, for what this version
-// does not do: hooks, waves, and options of their own. Errors are *fault.Error of
-// kind Unsupported with file and line.
+// does not do: hooks, and options of their own. Errors are *fault.Error of kind
+// Unsupported with file and line.
 func Screen(objects []object.Object) error {
 	for i := range objects {
 		o := &objects[i]
@@ -237,28 +246,58 @@ func Screen(objects []object.Object) error {
 // unsupportedOn lists what an object's annotations ask for in vain.
 func unsupportedOn(annotations map[string]string) []string {
 	var refused []string
-	for _, key := range []string{annHook, annHelmHook, prefix + "ignore-healthcheck"} {
-		if v, set := annotations[key]; set && v != "false" {
-			refused = append(refused, "annotation "+key)
+	hook, isHook := annotations[annHook]
+	if isHook && hook != "Skip" {
+		refused = append(refused, "annotation "+annHook)
+	}
+	// Hooks of Argo CD's own go before those of Helm.
+	if hook, set := annotations[annHelmHook]; set && !isHook && !inert(hook) && hook != "crd-install" {
+		refused = append(refused, "annotation "+annHelmHook)
+	}
+	var c choices
+	for _, option := range c.read(strings.Split(annotations[annSyncOptions], ",")) {
+		refused = append(refused, "annotation "+annSyncOptions+": "+option)
+	}
+	for option := range strings.SplitSeq(annotations[annCompareOptions], ",") {
+		// What is extraneous is never taken for a part of the Application.
+		if option = strings.TrimSpace(option); option != "" && option != "IgnoreExtraneous" && !strings.HasPrefix(option, "ServerSideDiff=") {
+			refused = append(refused, "annotation "+annCompareOptions+": "+option)
 		}
-	}
-	if wave, set := annotations[annSyncWave]; set && strings.TrimLeft(wave, "+-0") != "" {
-		refused = append(refused, "annotation "+annSyncWave+" other than 0")
-	}
-	for option := range strings.SplitSeq(annotations[annSyncOptions], ",") {
-		option = strings.ReplaceAll(option, " ", "")
-		if option != "" && !slices.Contains(harmless, option) && !slices.Contains(keeping, option) {
-			refused = append(refused, "annotation "+annSyncOptions+": "+option)
-		}
-	}
-	if v := annotations[annCompareOptions]; v != "" {
-		refused = append(refused, "annotation "+annCompareOptions+": "+v)
 	}
 	return refused
 }
 
-// keeping are the options of an object that [Kept] reads.
-var keeping = []string{"Prune=false", "Prune=confirm", "Delete=false", "Delete=confirm"}
+// inert reports whether all of an object's Helm hooks are ones that no delivery
+// ever runs: tests, and those of Helm's own rollbacks.
+func inert(hooks string) bool {
+	for hook := range strings.SplitSeq(hooks, ",") {
+		switch strings.TrimSpace(hook) {
+		case "test", "test-success", "test-failure", "pre-rollback", "post-rollback":
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// treat reads how an object wants to be treated.
+func treat(u *unstructured.Unstructured) plan.Treatment {
+	annotations := u.GetAnnotations()
+	var t plan.Treatment
+	hook, isHook := annotations[annHook]
+	helm, isHelm := annotations[annHelmHook]
+	switch {
+	case isHook && hook == "Skip":
+		t.Skip = "its annotation " + annHook + " is Skip"
+	case isHelm && !isHook && inert(helm):
+		t.Skip = "it is a hook of Helm's that no delivery runs: " + helm
+	}
+	var c choices
+	c.read(strings.Split(annotations[annSyncOptions], ","))
+	t.Force = c.force
+	t.Unjudged = annotations[annIgnoreHealth] == "true"
+	return t
+}
 
 // asFault returns err as a fault; one that nobody classified is Internal.
 func asFault(err error) *fault.Error {

@@ -12,6 +12,7 @@ import (
 
 	api "github.com/holdfastcd/holdfast/api/argo/v1alpha1"
 	"github.com/holdfastcd/holdfast/internal/delivery"
+	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/health"
 	"github.com/holdfastcd/holdfast/internal/object"
@@ -24,12 +25,20 @@ const (
 	ConditionPermissive api.ApplicationConditionType = "PermissiveWarning"
 	// ConditionContested says that somebody else keeps changing an object.
 	ConditionContested api.ApplicationConditionType = "ContestedResourceWarning"
+	// ConditionHeld says that a prune waits for somebody's word, and for which.
+	ConditionHeld api.ApplicationConditionType = "PruneHeldWarning"
 )
 
 // found is what one pass over an Application found and did.
 type found struct {
-	at         time.Time
-	commit     string // empty if no revision was had
+	at     time.Time
+	commit string // empty if no revision was had
+	order  *order // what somebody has asked for; nil: nothing
+	// detour: the order led to another revision than the spec does, so that what was
+	// found says nothing about how source and cluster compare.
+	detour bool
+	// ended is the account of an operation that ended before anything was looked at.
+	ended      *api.OperationState
 	sourceType api.ApplicationSourceType
 	attempt    attempt
 	// report is what came of delivering or comparing; nil if it did not get that far.
@@ -69,7 +78,10 @@ func transition(app *api.Application, f found) api.ApplicationStatus {
 	if f.sourceType != "" {
 		s.SourceType = f.sourceType
 	}
-	s.Summary = api.ApplicationSummary{IsAppOfApps: slices.ContainsFunc(s.Resources, isApplication)}
+	s.Summary.IsAppOfApps = slices.ContainsFunc(s.Resources, isApplication)
+	if !f.refused() {
+		s.Summary.Images = f.report.Images
+	}
 	s.OperationState = operation(app, f, s.Sync.Status)
 	s.History = history(app, s.OperationState)
 	s.Conditions = conditions(app.Status.Conditions, wanted(app, f, s.OperationState), f.at)
@@ -99,23 +111,38 @@ func resources(before []api.ResourceStatus, f found) []api.ResourceStatus {
 	}
 	var after []api.ResourceStatus
 	for _, o := range f.report.Objects {
-		if loose(o) || !o.Desired && !held[o.ID] {
-			continue
+		if r, part := resource(o, held[o.ID], f.report.Observed); part {
+			after = append(after, r)
 		}
-		r := api.ResourceStatus{
-			Group: o.ID.Group, Version: o.GVK.Version, Kind: o.ID.Kind, Namespace: o.ID.Namespace, Name: o.ID.Name,
-			Status: api.SyncStatusCodeOutOfSync, RequiresPruning: !o.Desired,
-		}
-		if o.Desired && o.Synced() {
-			r.Status = api.SyncStatusCodeSynced
-		}
-		after = append(after, r)
 	}
 	slices.SortFunc(after, func(a, b api.ResourceStatus) int {
 		return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Kind, b.Kind),
 			cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
 	return after
+}
+
+// resource tells one object; false if it is not part of the Application.
+func resource(o delivery.Object, held, observed bool) (api.ResourceStatus, bool) {
+	switch {
+	case loose(o):
+		return api.ResourceStatus{}, false
+	case !held && (!o.Desired || o.Outcome == delivery.Exempt), observed && o.Outcome == delivery.Released:
+		return api.ResourceStatus{}, false
+	}
+	r := api.ResourceStatus{
+		Group: o.ID.Group, Version: o.GVK.Version, Kind: o.ID.Kind, Namespace: o.ID.Namespace, Name: o.ID.Name,
+		Status: api.SyncStatusCodeOutOfSync, RequiresPruning: !o.Desired, SyncWave: int64(o.Wave),
+		RequiresDeletionConfirmation: o.Outcome == delivery.Held,
+	}
+	if o.Desired && o.Synced() {
+		r.Status = api.SyncStatusCodeSynced
+	}
+	if !held && o.Health != nil && o.Health.Status == health.Missing {
+		// Never applied, and so nothing that the Application holds; see [inventory].
+		r.Health = &api.HealthStatus{Status: api.HealthStatusCode(health.Missing)}
+	}
+	return r, true
 }
 
 // loose reports whether an object is the destination namespace that was created
@@ -126,6 +153,9 @@ func loose(o delivery.Object) bool {
 }
 
 func syncStatus(app *api.Application, f found) api.SyncStatus {
+	if f.detour && app.Status.Sync.Status != "" {
+		return app.Status.Sync // of the spec; the next pass looks at that
+	}
 	s := api.SyncStatus{Status: api.SyncStatusCodeSynced, ComparedTo: comparedTo(app), Revision: f.commit}
 	if s.Revision == "" {
 		s.Revision = app.Status.Sync.Revision
@@ -166,12 +196,12 @@ func worst(objects []delivery.Object) (health.Status, string) {
 	var verdicts []health.Verdict
 	desired, missing := 0, 0
 	for _, o := range objects {
-		if !o.Desired || loose(o) {
+		if !o.Desired || loose(o) || o.Outcome == delivery.Exempt {
 			continue
 		}
 		desired++
 		switch {
-		case o.Health == nil:
+		case o.Health == nil || o.Unjudged || o.Health.Generic:
 		case o.Health.Status == health.Missing:
 			missing++
 		case o.ID.Kind != api.ApplicationKind || o.ID.Group != api.GroupVersion.Group:
@@ -193,7 +223,7 @@ func culprits(objects []delivery.Object, status health.Status) string {
 	const most = 3
 	var names []string
 	for _, o := range objects {
-		if o.Health == nil || !o.Desired || o.Health.Status != status {
+		if o.Health == nil || !o.Desired || o.Unjudged || o.Health.Status != status {
 			continue
 		}
 		if len(names) == most {
@@ -224,10 +254,25 @@ func wanted(app *api.Application, f found, op *api.OperationState) []api.Applica
 	if syncsItself(app) && failed(op) && op.SyncResult.Revision == f.commit && sameSource(op.SyncResult.Source, app.Spec.Source) {
 		add(api.ConditionSyncError, "Failed last sync attempt to %s: %s", op.SyncResult.Revision, op.Message)
 	}
-	if app.Operation != nil {
-		add(api.ConditionInvalidSpecError, "operation is not supported yet: syncs are made by syncPolicy.automated only; remove it")
+	if f.report != nil && len(f.report.Held) > 0 {
+		add(ConditionHeld, "the prune of %s waits for a word: kubectl annotate application -n %s %s --overwrite %s=%s",
+			few(f.report.Held), app.Namespace, app.Name, dialect.AnnotationConfirm, f.report.HeldDigest)
 	}
 	return append(list, contested(f)...)
+}
+
+// few names the first of some objects.
+func few(ids []object.ID) string {
+	const most = 5
+	names := make([]string, 0, most)
+	for _, id := range ids[:min(len(ids), most)] {
+		names = append(names, id.String())
+	}
+	text := strings.Join(names, ", ")
+	if n := len(ids); n > most {
+		text += fmt.Sprintf(" and %d more", n-most)
+	}
+	return text
 }
 
 // failed reports whether the last attempt of an operation failed.

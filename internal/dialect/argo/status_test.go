@@ -65,6 +65,7 @@ type step struct {
 	err    *fault.Error
 	as     api.ApplicationConditionType
 
+	detour        bool
 	apply, revert bool   // what the pass must want
 	quiet         bool   // the status must not change
 	want          string // the status in a line
@@ -113,7 +114,11 @@ func live(t *testing.T, app *api.Application, steps []step) {
 		if s.change != nil {
 			s.change(app)
 		}
-		a := next(app, s.commit, s.again, now)
+		o, err := orderOf(app)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := next(app, o, s.commit, s.again, now)
 		if a.wait > 0 {
 			if s.report != nil || s.err != nil {
 				t.Fatalf("step %d (%s): waits %v", i, s.reason, a.wait)
@@ -123,7 +128,7 @@ func live(t *testing.T, app *api.Application, steps []step) {
 		if a.apply != s.apply || a.apply && (a.fresh || revert(app, s.commit)) != s.revert {
 			t.Errorf("step %d (%s): apply %v, fresh %v, revert %v", i, s.reason, a.apply, a.fresh, revert(app, s.commit))
 		}
-		f := found{at: now, commit: s.commit, attempt: a, report: s.report, err: s.err, as: s.as}
+		f := found{at: now, order: o, detour: s.detour, commit: s.commit, attempt: a, report: s.report, err: s.err, as: s.as}
 		if s.err != nil {
 			f.commit = ""
 		}
@@ -141,9 +146,9 @@ func live(t *testing.T, app *api.Application, steps []step) {
 		app.Status = after
 		// The same report once more must change nothing, or the status would be
 		// written again and again.
-		f.at = f.at.Add(time.Minute)
-		f.attempt = next(app, s.commit, false, f.at)
-		if f.report == nil || f.report.Err != nil || len(f.report.Changed()) > 0 {
+		f.at, f.order, f.detour = f.at.Add(time.Minute), nil, false
+		f.attempt = next(app, nil, s.commit, false, f.at)
+		if s.detour || f.report == nil || f.report.Err != nil || len(f.report.Changed()) > 0 {
 			continue
 		}
 		if once := transition(app, f); !apiequality.Semantic.DeepEqual(once, app.Status) {
@@ -160,6 +165,11 @@ const (
 func TestLife(t *testing.T) {
 	healthy := fares(health.Healthy, "")
 	busy := fares(health.Progressing, "1 of 2 replicas")
+	ask := func(sync api.SyncOperation) func(*api.Application) {
+		return func(a *api.Application) { a.Operation = &api.Operation{Sync: &sync} }
+	}
+	done := func(a *api.Application) { a.Operation = nil }
+	observed := func(r *delivery.Report) *delivery.Report { r.Observed = true; return r }
 	rejected := fault.New(fault.Rejected, "Deployment/shop/b: no")
 	tests := []struct {
 		reason string
@@ -296,15 +306,56 @@ func TestLife(t *testing.T) {
 				want: "OutOfSync a Missing b=OutOfSync",
 			},
 			{
-				reason: "an operation is asked for", after: time.Second, commit: commitA, change: func(a *api.Application) { a.Operation = &api.Operation{Sync: &api.SyncOperation{}} }, report: report(nil, an("Deployment", "b", delivery.Left, fares(health.Missing, ""))),
-				want: "OutOfSync a Missing b=OutOfSync !InvalidSpecError",
+				reason: "a sync is asked for", after: time.Second, commit: commitA, change: ask(api.SyncOperation{}), report: report(rejected, an("Deployment", "b", delivery.Failed)), apply: true, revert: true,
+				want: "OutOfSync a Healthy op=Failed@a b=OutOfSync", events: "somebody initiated sync to '" + commitA + "' | Sync operation to " + commitA + " failed: one or more objects failed to apply, reason: Deployment/shop/b: no",
+			},
+			{
+				reason: "it is over: compared only", after: time.Second, commit: commitA, change: done, report: report(nil, an("Deployment", "b", delivery.Left, fares(health.Missing, ""))),
+				want: "OutOfSync a Missing op=Failed@a b=OutOfSync",
+			},
+			{
+				reason: "one that is tried again", after: time.Second, commit: commitA, change: func(a *api.Application) {
+					ask(api.SyncOperation{})(a)
+					a.Operation.Retry = api.RetryStrategy{Limit: 1, Backoff: &api.Backoff{Duration: "7"}}
+				}, report: report(rejected, an("Deployment", "b", delivery.Failed)), apply: true, revert: true,
+				want: "OutOfSync a Healthy op=Running@a b=OutOfSync", events: "somebody initiated sync to '" + commitA + "'",
+			},
+			{reason: "too early", after: 6 * time.Second, commit: commitA},
+			{
+				reason: "the only retry, at the same commit whatever the branch does", after: time.Second, commit: commitA, report: report(nil, an("Deployment", "b", delivery.Created, healthy)), apply: true, revert: true,
+				want: "Synced a Healthy op=Succeeded@a/retry history=a b=Synced", events: succeededA,
+			},
+			{
+				reason: "a new commit is compared only", after: time.Minute, commit: commitB, change: done, report: report(nil, an("Deployment", "b", delivery.Left, healthy)),
+				want: "OutOfSync b Healthy op=Succeeded@a/retry history=a b=OutOfSync",
+			},
+			{
+				reason: "a sync of a part", after: time.Minute, commit: commitB, change: ask(api.SyncOperation{Resources: []api.SyncOperationResource{{Kind: "ConfigMap", Name: "a"}}}),
+				report: report(nil, an("ConfigMap", "a", delivery.Created), an("Deployment", "b", delivery.Left, healthy)), apply: true, revert: true,
+				want: "OutOfSync b Healthy op=Succeeded@b/heal history=a a=Synced b=OutOfSync", events: "somebody initiated partial sync to '" + commitB + "' | Partial sync operation to " + commitB + " succeeded",
+			},
+			{
+				reason: "a dry run", after: time.Minute, commit: commitB, change: ask(api.SyncOperation{DryRun: true}),
+				report: observed(report(nil, an("ConfigMap", "a", delivery.Unchanged), an("Deployment", "b", delivery.Left, healthy))), apply: true, revert: true,
+				want: "OutOfSync b Healthy op=Succeeded@b history=a a=Synced b=OutOfSync", events: strings.ReplaceAll("somebody initiated sync to 'A' | Sync operation to A succeeded", "A", commitB),
+			},
+			{
+				reason: "a rollback, which says nothing about the branch", after: time.Minute, commit: commitA, detour: true, change: func(a *api.Application) {
+					ask(api.SyncOperation{Revision: commitA})(a)
+					a.Operation.InitiatedBy.Username = "alice"
+				}, report: report(nil, an("Deployment", "b", delivery.Configured, healthy)), apply: true, revert: true,
+				want: "OutOfSync b Healthy op=Succeeded@a history=a,a b=Synced", events: "alice initiated sync to '" + commitA + "' | Sync operation to " + commitA + " succeeded",
+			},
+			{
+				reason: "the source is away when a sync is asked for", after: time.Minute, change: ask(api.SyncOperation{}), err: fault.New(fault.Unreachable, "no answer"), as: api.ConditionComparisonError, apply: true, revert: true,
+				want: "Unknown b Healthy op=Error@ history=a,a b=Unknown !ComparisonError", events: "somebody initiated sync to '' | Sync operation to  failed: one or more objects failed to apply, reason: no answer",
 			},
 			{
 				reason: "switched on", after: time.Second, commit: commitA, change: func(a *api.Application) {
-					a.Operation = nil
+					done(a)
 					a.Spec.SyncPolicy = &api.SyncPolicy{Automated: &api.SyncPolicyAutomated{}}
 				}, report: report(nil, an("Deployment", "b", delivery.Created, healthy)), apply: true, revert: true,
-				want: "Synced a Healthy op=Succeeded@a history=a b=Synced", events: startedA + " | " + succeededA,
+				want: "Synced a Healthy op=Succeeded@a history=a,a,a b=Synced", events: startedA + " | " + succeededA,
 			},
 		}},
 		{"a namespace that is created is not part of the Application", nil, []step{

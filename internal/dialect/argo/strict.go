@@ -8,9 +8,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	api "github.com/holdfastcd/holdfast/api/argo/v1alpha1"
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/plan"
+	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/source"
 )
 
@@ -22,6 +25,16 @@ type Options struct {
 	Permissive bool
 	// AllowFileURLs permits file:// repositories.
 	AllowFileURLs bool
+	// Capabilities tells charts which cluster they are rendered for; nil: nothing is
+	// known of it.
+	Capabilities func() render.Capabilities
+}
+
+func (o Options) capabilities() render.Capabilities {
+	if o.Capabilities == nil {
+		return render.Capabilities{}
+	}
+	return o.Capabilities()
 }
 
 // supported are the fields of an Application's spec that are honoured, below
@@ -31,12 +44,23 @@ var supported = fields(
 	"project", "info", "revisionHistoryLimit",
 	"destination.server", "destination.name", "destination.namespace",
 	"source.repoURL", "source.path", "source.targetRevision", "source.name",
-	"source.directory.recurse", "source.directory.include", "source.directory.exclude",
-	"source.kustomize.namePrefix", "source.kustomize.nameSuffix",
-	"source.kustomize.namespace", "source.kustomize.images",
+	"source.directory.recurse", "source.directory.include", "source.directory.exclude", "source.directory.jsonnet",
+	"source.helm.valueFiles", "source.helm.ignoreMissingValueFiles", "source.helm.values", "source.helm.valuesObject",
+	"source.helm.parameters", "source.helm.fileParameters", "source.helm.releaseName", "source.helm.namespace",
+	"source.helm.version", "source.helm.skipCrds", "source.helm.skipTests", "source.helm.skipSchemaValidation",
+	"source.helm.kubeVersion", "source.helm.apiVersions",
+	"source.kustomize.namePrefix", "source.kustomize.nameSuffix", "source.kustomize.namespace",
+	"source.kustomize.images", "source.kustomize.replicas", "source.kustomize.patches",
+	"source.kustomize.components", "source.kustomize.ignoreMissingComponents",
+	"source.kustomize.commonLabels", "source.kustomize.forceCommonLabels",
+	"source.kustomize.labelWithoutSelector", "source.kustomize.labelIncludeTemplates",
+	"source.kustomize.commonAnnotations", "source.kustomize.forceCommonAnnotations",
+	"source.kustomize.commonAnnotationsEnvsubst",
+	"source.kustomize.kubeVersion", "source.kustomize.apiVersions",
 	"syncPolicy.automated.enabled", "syncPolicy.automated.prune",
 	"syncPolicy.automated.selfHeal", "syncPolicy.automated.allowEmpty",
-	"syncPolicy.syncOptions",
+	"syncPolicy.syncOptions", "syncPolicy.retry", "syncPolicy.managedNamespaceMetadata",
+	"ignoreDifferences",
 )
 
 // Validate refuses an Application that asks for what this version does not do, or
@@ -57,6 +81,14 @@ func Validate(app *api.Application, o Options) error {
 	}
 	if err := checkDestination(app.Spec.Destination); err != nil {
 		return err
+	}
+	if p := app.Spec.SyncPolicy; p != nil {
+		if _, err := retriesOf(p.Retry, 0); err != nil {
+			return asFault(err).On("spec.syncPolicy.retry")
+		}
+	}
+	if _, err := plan.CompileIgnores(ignored(app)); err != nil {
+		return asFault(err).On("spec.ignoreDifferences")
 	}
 	return checkSource(app.Spec.Source, o)
 }
@@ -148,7 +180,9 @@ func unsupportedMarks(app *api.Application) []string {
 	}
 	for option := range strings.SplitSeq(app.Annotations[annCompareOptions], ",") {
 		// Differences are always found by the API server.
-		if option = strings.TrimSpace(option); option != "" && option != "ServerSideDiff=true" {
+		switch strings.TrimSpace(option) {
+		case "", "ServerSideDiff=true", "IncludeMutationWebhook=true":
+		default:
 			refused = append(refused, "annotation "+annCompareOptions+": "+option)
 		}
 	}
@@ -170,18 +204,26 @@ func hookFinalizers(finalizers []string) []string {
 type choices struct {
 	createNamespace bool
 	neverPrune      bool
+	confirmPrune    bool
 	neverDelete     bool
+	confirmDelete   bool
+	force           bool
+	respect         bool   // of what is ignored, also where an object is applied
 	propagation     string // empty: Foreground
 }
 
-// harmless are the options that say what is done anyway: every write is a forced
-// server-side apply of what differs, prunes come last, and an object of another
-// Application is never taken.
+// harmless are the options that say what is done anyway, or what makes no
+// difference here: every write is a forced server-side apply of what differs, which
+// takes over what was applied client-side, and which the API server validates;
+// prunes come last; an object of another Application is never taken; and a kind
+// that the cluster does not serve yet is waited for.
 var harmless = []string{
-	"ServerSideApply=true", "ApplyOutOfSyncOnly=true", "PruneLast=true", "PruneLast=false",
-	"FailOnSharedResource=true", "Validate=true", "Replace=false", "Force=false", "Prune=true", "Delete=true",
-	"CreateNamespace=false", "ClientSideApplyMigration=true", "SkipDryRunOnMissingResource=false",
-	"RespectIgnoreDifferences=true", "RespectIgnoreDifferences=false", // of differences, none is ignored
+	"ServerSideApply=true", "ServerSideApply=false", "ApplyOutOfSyncOnly=true", "ApplyOutOfSyncOnly=false",
+	"PruneLast=true", "PruneLast=false", "FailOnSharedResource=true", "FailOnSharedResource=false",
+	"Validate=true", "Validate=false", "Replace=false", "Force=false", "Prune=true", "Delete=true",
+	"CreateNamespace=false", "ClientSideApplyMigration=true",
+	"SkipDryRunOnMissingResource=true", "SkipDryRunOnMissingResource=false",
+	"RespectIgnoreDifferences=false",
 }
 
 // syncOptions reads the options of an Application; refused are those that cannot be honoured.
@@ -189,23 +231,45 @@ func syncOptions(app *api.Application) (c choices, refused []string) {
 	if app.Spec.SyncPolicy == nil {
 		return c, nil
 	}
-	for _, option := range app.Spec.SyncPolicy.SyncOptions {
-		switch option = strings.ReplaceAll(option, " ", ""); {
-		case option == "CreateNamespace=true":
-			c.createNamespace = true
-		case option == "Prune=false":
-			c.neverPrune = true
-		case option == "Delete=false":
-			c.neverDelete = true
-		case propagations[option] != "":
-			c.propagation = propagations[option]
-		case option == "" || slices.Contains(harmless, option):
-		default:
-			refused = append(refused, "spec.syncPolicy.syncOptions: "+option)
-		}
+	bad := c.read(app.Spec.SyncPolicy.SyncOptions)
+	for _, option := range bad {
+		refused = append(refused, "spec.syncPolicy.syncOptions: "+option)
 	}
 	return c, refused
 }
+
+// read takes options in; those that cannot be honoured are returned.
+func (c *choices) read(options []string) (refused []string) {
+	switches := map[string]*bool{
+		"CreateNamespace=true": &c.createNamespace, "Force=true": &c.force, "RespectIgnoreDifferences=true": &c.respect,
+		"Prune=false": &c.neverPrune, "Prune=confirm": &c.confirmPrune,
+		"Delete=false": &c.neverDelete, "Delete=confirm": &c.confirmDelete,
+	}
+	replace := ""
+	for _, option := range options {
+		option = strings.ReplaceAll(option, " ", "")
+		on, known := switches[option]
+		switch {
+		case known:
+			*on = true
+		case propagations[option] != "":
+			c.propagation = propagations[option]
+		case option == replaceTrue:
+			replace = option
+		case option == "" || slices.Contains(harmless, option):
+		default:
+			refused = append(refused, option)
+		}
+	}
+	// To replace by force is to delete and create again; without force it would drop
+	// what others have set.
+	if replace != "" && !c.force {
+		refused = append(refused, replace)
+	}
+	return refused
+}
+
+const replaceTrue = "Replace=true"
 
 var propagations = map[string]string{
 	"PrunePropagationPolicy=foreground": "Foreground",
@@ -227,13 +291,10 @@ func checkDestination(d api.ApplicationDestination) error {
 	return nil
 }
 
-// rangeMarks cannot occur in the name of a branch, but do in ranges of versions.
-const rangeMarks = "*^~><=| ?:[\\"
+var commitID = regexp.MustCompile(`\A(?:[0-9a-f]{40}|[0-9a-f]{64})\z`)
 
-var (
-	commitID = regexp.MustCompile(`\A(?:[0-9a-f]{40}|[0-9a-f]{64})\z`)
-	wildcard = regexp.MustCompile(`\Av?\d+\.(?:\d+\.)?[xX]\z`)
-)
+// maxTarget bounds a target revision.
+const maxTarget = 255
 
 func checkSource(s *api.ApplicationSource, o Options) error {
 	if s == nil {
@@ -245,15 +306,54 @@ func checkSource(s *api.ApplicationSource, o Options) error {
 	if err := checkPath(s.Path); err != nil {
 		return err
 	}
-	switch rev := s.TargetRevision; {
-	case strings.HasPrefix(rev, "refs/") && !strings.HasPrefix(rev, "refs/heads/"):
-		return fault.New(fault.Unsupported, "spec.source.targetRevision: refs other than branches are not supported yet")
-	case strings.ContainsAny(rev, rangeMarks) || wildcard.MatchString(rev):
-		return fault.New(fault.Unsupported, "spec.source.targetRevision: ranges of versions are not supported yet").
-			WithHint("name a branch or a full commit id")
+	if err := checkTarget(s.TargetRevision); err != nil {
+		return err
 	}
-	if !empty(s.Directory) && !empty(s.Kustomize) {
-		return fault.New(fault.Invalid, "spec.source sets both directory and kustomize").WithHint("remove one of the two")
+	return checkTools(s)
+}
+
+func checkTarget(target string) error {
+	if len(target) > maxTarget || strings.HasPrefix(target, "-") || strings.ContainsFunc(target, unicode.IsControl) {
+		return fault.New(fault.Invalid, "spec.source.targetRevision is no revision")
+	}
+	return nil
+}
+
+// checkTools refuses what contradicts itself in the blocks of the tools, and those
+// values that are not supported although their fields are.
+func checkTools(s *api.ApplicationSource) error {
+	var blocks []string
+	for name, isEmpty := range map[string]bool{"helm": empty(s.Helm), "kustomize": empty(s.Kustomize), "directory": empty(s.Directory)} {
+		if !isEmpty {
+			blocks = append(blocks, name)
+		}
+	}
+	if len(blocks) > 1 {
+		slices.Sort(blocks)
+		return fault.New(fault.Invalid, "spec.source sets %s, which are for different tools", strings.Join(blocks, " and ")).WithHint("keep one of them")
+	}
+	if s.Helm == nil {
+		return nil
+	}
+	if !slices.Contains([]string{"", "3", "v3", "4", "v4"}, s.Helm.Version) {
+		return fault.New(fault.Unsupported, "spec.source.helm.version: %q is not supported", s.Helm.Version).WithHint("leave it out, or set v3")
+	}
+	for _, f := range s.Helm.ValueFiles {
+		if err := checkValueFile(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkValueFile refuses value files from elsewhere than the source itself.
+func checkValueFile(f string) error {
+	name, _, _ := strings.Cut(strings.Trim(f, "${}"), "/")
+	switch {
+	case strings.Contains(f, "://"):
+		return fault.New(fault.Unsupported, "spec.source.helm.valueFiles: %q: files from other servers are not supported yet", f)
+	case strings.HasPrefix(f, "$") && !strings.HasPrefix(name, "ARGOCD_APP_") && !strings.HasPrefix(name, "KUBE_"):
+		return fault.New(fault.Unsupported, "spec.source.helm.valueFiles: %q: files of other sources are not supported yet", f)
 	}
 	return nil
 }

@@ -73,24 +73,25 @@ func (c *catalog) drop(name types.NamespacedName) bool {
 
 func newCatalog() *catalog { return &catalog{entries: map[types.NamespacedName]edition{}} }
 
-// RevisionName renders a revision as Flux's clients know it: branch@sha1:commit,
-// or sha1:commit where it was asked for by commit alone.
+// RevisionName renders a revision as Flux's clients know it: the branch, the tag
+// or the full name of the ref that led to it, @sha1: and the commit; sha1:commit
+// where it was asked for by commit alone.
 func RevisionName(r source.Revision) string {
 	algorithm := "sha1"
 	if len(r.Commit) == 64 {
 		algorithm = "sha256"
 	}
-	if r.Branch == "" {
-		return algorithm + ":" + r.Commit
+	if ref := r.Ref(); ref != "" {
+		return ref + "@" + algorithm + ":" + r.Commit
 	}
-	return r.Branch + "@" + algorithm + ":" + r.Commit
+	return algorithm + ":" + r.Commit
 }
 
 // parseRevision reads what RevisionName writes; empty strings if it cannot.
-func parseRevision(s string) (branch, commit string) {
+func parseRevision(s string) (ref, commit string) {
 	if i := strings.LastIndexByte(s, '@'); i >= 0 {
-		branch, s = s[:i], s[i+1:]
+		ref, s = s[:i], s[i+1:]
 	}
 	_, commit, _ = strings.Cut(s, ":")
-	return branch, commit
+	return ref, commit
 }

@@ -3,6 +3,7 @@ package flux
 import (
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
+
+	"github.com/holdfastcd/holdfast/internal/dialect"
 )
 
 // Reasons that Flux has no word for.
@@ -20,6 +23,7 @@ const (
 	reasonInvalid     = "InvalidSpec"
 	reasonDenied      = "AccessDenied"
 	reasonDrift       = "DriftCorrected"
+	reasonHeld        = "PruneHeld"
 	// conditionPermissive is set where Holdfast writes with its own identity.
 	conditionPermissive = "Permissive"
 )
@@ -80,6 +84,9 @@ func requested(annotations map[string]string) string {
 	return annotations[meta.ReconcileRequestAnnotation]
 }
 
+// words are the annotations by which people ask for something.
+var words = []string{meta.ReconcileRequestAnnotation, dialect.AnnotationConfirm, dialect.AnnotationTakeover}
+
 // wanted lets those updates through that ask for work: what we wrote ourselves
 // does not.
 func wanted() predicate.Predicate {
@@ -90,7 +97,9 @@ func wanted() predicate.Predicate {
 		return e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() ||
 			e.ObjectOld.GetUID() != e.ObjectNew.GetUID() ||
 			e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero() ||
-			requested(e.ObjectOld.GetAnnotations()) != requested(e.ObjectNew.GetAnnotations())
+			slices.ContainsFunc(words, func(key string) bool {
+				return e.ObjectOld.GetAnnotations()[key] != e.ObjectNew.GetAnnotations()[key]
+			})
 	}}
 }
 

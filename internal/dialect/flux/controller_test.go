@@ -82,14 +82,15 @@ func TestMain(m *testing.M) {
 func start(t *testing.T) *world {
 	t.Helper()
 	c := harness.Shared(t)
-	shared.once.Do(func() { shared.w, shared.err = newWorld(t, c) })
+	shared.once.Do(func() { shared.w, shared.err = newWorld(t, c, nil) })
 	if shared.err != nil {
 		t.Fatal(shared.err)
 	}
 	return shared.w
 }
 
-func newWorld(t *testing.T, c *harness.Cluster) (*world, error) {
+// newWorld runs a controller; change, if not nil, changes what it is made from.
+func newWorld(t *testing.T, c *harness.Cluster, change func(*dialect.Env)) (*world, error) {
 	t.Helper()
 	ctx := context.Background() // it lives as long as the process
 	crds, err := deploy.CRDs()
@@ -110,11 +111,11 @@ func newWorld(t *testing.T, c *harness.Cluster) (*world, error) {
 	if w.git, err = gitserver.Start(filepath.Join(dir, "git"), gitserver.Options{}); err != nil {
 		return nil, err
 	}
-	return w, w.run(ctx, dir)
+	return w, w.run(ctx, dir, change)
 }
 
 // run wires the controller as the program does, but for the renderer.
-func (w *world) run(ctx context.Context, dir string) error {
+func (w *world) run(ctx context.Context, dir string, change func(*dialect.Env)) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	config := w.cluster.Config()
 	config.UserAgent = agent
@@ -152,6 +153,9 @@ func (w *world) run(ctx context.Context, dir string) error {
 	env := &dialect.Env{
 		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: mgr.GetEventRecorderFor(agent), //nolint:staticcheck // the type that Env names
 		Engine: engine, Hub: w.hub, Clock: time.Now, Log: log, Concurrency: 8,
+	}
+	if change != nil {
+		change(env)
 	}
 	router := dialect.Router{}
 	if w.flux, err = flux.Setup(mgr, env, router); err != nil {
@@ -495,7 +499,7 @@ func TestRefusals(t *testing.T) {
 		more         map[string]any
 		reason, text string
 	}{
-		{"field", map[string]any{"namePrefix": "x-"}, "UnsupportedField", "spec.namePrefix is not supported yet"},
+		{"field", map[string]any{"buildMetadata": []any{"originAnnotations"}}, "UnsupportedField", "spec.buildMetadata is not supported yet"},
 		{"elsewhere", map[string]any{"sourceRef": map[string]any{"kind": "GitRepository", "name": "fleet", "namespace": "other"}}, "AccessDenied", "cross-namespace references have been blocked"},
 		{"nobody", map[string]any{"serviceAccountName": ""}, "AccessDenied", "--default-service-account"},
 		{"overflow", map[string]any{"interval": "99999999999999h"}, "InvalidSpec", "the spec cannot be read"},
@@ -512,7 +516,7 @@ func TestRefusals(t *testing.T) {
 	second := x.push(gitserver.Put("web/a.yaml", configMap("a", "2")))
 	x.await(kustomizations, "web", "to go on", applied(second))
 
-	x.patch(kustomizations, "field", `{"spec":{"namePrefix":null,"path":"./web","prune":false}}`)
+	x.patch(kustomizations, "field", `{"spec":{"buildMetadata":null,"path":"./web","prune":false}}`)
 	// What web delivers belongs to web.
 	x.await(kustomizations, "field", "to be refused", is("Ready", "False", "ReconciliationFailed", "belongs to Kustomization/"+x.namespace+"/web"))
 }
@@ -531,8 +535,9 @@ func TestSourceRefusals(t *testing.T) {
 		stalled      string
 		reason, text string
 	}{
-		{"tag", map[string]any{"ref": map[string]any{"tag": "v1"}}, "True", "UnsupportedField", "spec.ref.tag is not supported yet"},
-		{"ssh", map[string]any{"url": "ssh://git@x/y"}, "True", "URLInvalid", "ssh URLs are not supported yet"},
+		{"sub", map[string]any{"recurseSubmodules": true}, "True", "UnsupportedField", "spec.recurseSubmodules is not supported yet"},
+		{"tag", map[string]any{"ref": map[string]any{"tag": "v1"}}, "", "GitOperationFailed", `no tag "v1"`},
+		{"ssh", map[string]any{"url": "ssh://git@x/y"}, "", "AuthenticationFailed", "spec.secretRef names no Secret"},
 		{"nobranch", map[string]any{"ref": map[string]any{"branch": "nope"}}, "", "GitOperationFailed", `no branch "nope"`},
 		{"nosecret", map[string]any{"secretRef": map[string]any{"name": "nope"}}, "", "AuthenticationFailed", "does not exist"},
 		{"down", map[string]any{"url": "http://127.0.0.1:1/x"}, "", "GitOperationFailed", ""},

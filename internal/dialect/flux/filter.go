@@ -2,6 +2,7 @@ package flux
 
 import (
 	"errors"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -51,36 +52,130 @@ func Filter(t tree.Tree, ignore *string) tree.Tree {
 	return &filtered{tree: t, base: base, err: err, dirs: map[string]rules{}}
 }
 
-// rules are the patterns that count in one directory.
+// rules are the patterns that count in one directory, and what they say of the
+// directory itself. The last pattern that matches a path decides. A pattern that
+// matches a directory matches everything in it, so that for an entry only its own
+// name is looked at: nearly every pattern is a name, or the end of one, and found
+// in a table; the few others are tried one by one.
 type rules struct {
-	patterns []gitignore.Pattern
-	// readmits: a pattern takes something back in, so that a directory which is
-	// left out may still hold what is not.
-	readmits bool
+	*patterns
+	// dir is the position of the last pattern that matches the directory; 0: none does.
+	dir int
+}
+
+// patterns are a list of patterns, compiled.
+type patterns struct {
+	count int
+	// includes are those that take something back in: a directory which is left
+	// out may then still hold what is not.
+	includes map[int]bool
+	names    map[string]last // by the whole name
+	ends     map[string]last // by the end of the name, from a dot on: *.tar.gz
+	others   []other
+}
+
+// last are the positions of the last pattern for anything of a name, and of the
+// last for directories alone, counted from 1; 0: there is none.
+type last struct{ any, dirs int }
+
+// other is a pattern that no table can find.
+type other struct {
+	at      int
+	pattern gitignore.Pattern
 }
 
 // with returns r followed by the patterns in lines, which count below domain.
 func (r rules) with(lines, domain []string) (rules, error) {
-	out := rules{patterns: slices.Clip(r.patterns), readmits: r.readmits}
+	out := &patterns{includes: map[int]bool{}, names: map[string]last{}, ends: map[string]last{}}
+	if old := r.patterns; old != nil {
+		out = &patterns{old.count, maps.Clone(old.includes), maps.Clone(old.names), maps.Clone(old.ends), slices.Clip(old.others)}
+	}
 	for _, line := range lines {
 		line = strings.TrimSuffix(line, "\r")
 		if strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		out.patterns = append(out.patterns, gitignore.ParsePattern(line, domain))
-		out.readmits = out.readmits || strings.HasPrefix(line, "!")
+		out.add(line, domain)
 	}
-	if len(out.patterns) > maxIgnorePatterns {
+	if out.count > maxIgnorePatterns {
 		return rules{}, fault.New(fault.Limit, "the source is filtered by more than %d patterns", maxIgnorePatterns)
 	}
-	return out, nil
+	return rules{out, r.dir}, nil
 }
 
-func (r rules) hides(parts []string, kind tree.Kind) bool {
-	if kind == tree.Dir && r.readmits {
+// add compiles one pattern.
+func (p *patterns) add(line string, domain []string) {
+	p.count++
+	text, includes := strings.CutPrefix(line, "!")
+	if includes {
+		p.includes[p.count] = true
+	}
+	text, dirs := strings.CutSuffix(text, "/")
+	text = strings.TrimPrefix(text, "**/") // which is what a name without it means
+	end, isEnd := strings.CutPrefix(text, "*.")
+	switch {
+	case !strings.ContainsAny(text, special):
+		enter(p.names, text, p.count, dirs)
+	case isEnd && !strings.ContainsAny(end, special):
+		enter(p.ends, "."+end, p.count, dirs)
+	default:
+		p.others = append(p.others, other{p.count, gitignore.ParsePattern(line, domain)})
+	}
+}
+
+// special is what makes a pattern more than a name; a blank, because one at the
+// end of a line may or may not be part of it.
+const special = `/*?[]\ `
+
+func enter(table map[string]last, name string, at int, dirs bool) {
+	l := table[name]
+	if dirs {
+		l.dirs = at
+	} else {
+		l.any = at
+	}
+	table[name] = l
+}
+
+// match returns the position of the last pattern that matches an entry of the
+// directory dir, to which r belongs; 0: none does.
+func (r rules) match(dir, name string, isDir bool) int {
+	best := max(r.dir, r.names[name].of(isDir))
+	for i := range len(name) {
+		if name[i] == '.' {
+			best = max(best, r.ends[name[i:]].of(isDir))
+		}
+	}
+	var parts []string
+	for _, o := range slices.Backward(r.others) {
+		if o.at <= best {
+			break
+		}
+		if parts == nil {
+			parts = append(split(dir), name)
+		}
+		if o.pattern.Match(parts, isDir) != gitignore.NoMatch {
+			return o.at
+		}
+	}
+	return best
+}
+
+func (l last) of(isDir bool) int {
+	if isDir {
+		return max(l.any, l.dirs)
+	}
+	return l.any
+}
+
+// hides reports whether an entry of the directory dir is left out.
+func (r rules) hides(dir, name string, kind tree.Kind) bool {
+	isDir := kind == tree.Dir
+	if isDir && len(r.includes) > 0 {
 		return false
 	}
-	return gitignore.NewMatcher(r.patterns).Match(parts, kind == tree.Dir)
+	at := r.match(dir, name, isDir)
+	return at > 0 && !r.includes[at]
 }
 
 // filtered is a tree seen through ignore rules.
@@ -99,15 +194,16 @@ func (f *filtered) Stat(name string) (tree.Entry, error) {
 	if err != nil {
 		return e, err
 	}
-	parts := split(name)
-	if len(parts) == 0 {
+	at := clean(name)
+	if at == "" {
 		return e, nil
 	}
-	r, err := f.rules(parts[:len(parts)-1])
+	dir, base := cut(at)
+	r, err := f.rules(dir)
 	switch {
 	case err != nil:
 		return tree.Entry{}, err
-	case r.hides(parts, e.Kind):
+	case r.hides(dir, base, e.Kind):
 		return tree.Entry{}, tree.NotExist(name)
 	}
 	return e, nil
@@ -122,14 +218,14 @@ func (f *filtered) ReadDir(name string) ([]tree.Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	parts := split(name)
-	r, err := f.rules(parts)
+	dir := clean(name)
+	r, err := f.rules(dir)
 	if err != nil {
 		return nil, err
 	}
 	entries := make([]tree.Entry, 0, len(all))
 	for _, e := range all {
-		if !r.hides(append(slices.Clip(parts), e.Name), e.Kind) {
+		if !r.hides(dir, e.Name, e.Kind) {
 			entries = append(entries, e)
 		}
 	}
@@ -146,37 +242,38 @@ func (f *filtered) ReadFile(name string, limit int64) ([]byte, error) {
 
 // rules returns what counts for the entries of a directory: the rules of the
 // one above, and its own file.
-func (f *filtered) rules(dir []string) (rules, error) {
+func (f *filtered) rules(dir string) (rules, error) {
 	if f.err != nil {
 		return rules{}, f.err
 	}
-	key := strings.Join(dir, "/")
 	f.mu.Lock()
-	known, ok := f.dirs[key]
+	known, ok := f.dirs[dir]
 	f.mu.Unlock()
 	if ok {
 		return known, nil
 	}
 	r := f.base
-	if len(dir) > 0 {
+	if dir != "" {
+		above, name := cut(dir)
 		var err error
-		if r, err = f.rules(dir[:len(dir)-1]); err != nil {
+		if r, err = f.rules(above); err != nil {
 			return rules{}, err
 		}
+		r.dir = r.match(above, name, true)
 	}
 	r, err := f.own(r, dir)
 	if err != nil {
 		return rules{}, err
 	}
 	f.mu.Lock()
-	f.dirs[key] = r
+	f.dirs[dir] = r
 	f.mu.Unlock()
 	return r, nil
 }
 
 // own adds what the directory's own ignore file says to r.
-func (f *filtered) own(r rules, dir []string) (rules, error) {
-	name := path.Join(path.Join(dir...), ignoreFile)
+func (f *filtered) own(r rules, dir string) (rules, error) {
+	name := path.Join(dir, ignoreFile)
 	e, err := f.tree.Stat(name)
 	if errors.Is(err, tree.ErrNotExist) || err == nil && !e.Kind.IsFile() {
 		return r, nil
@@ -188,12 +285,29 @@ func (f *filtered) own(r rules, dir []string) (rules, error) {
 	if err != nil {
 		return rules{}, err
 	}
-	return r.with(strings.Split(string(content), "\n"), dir)
+	return r.with(strings.Split(string(content), "\n"), split(dir))
 }
 
-// split returns the names on a path; none for the root.
+// clean returns a path without what leads nowhere; "" for the root.
+func clean(name string) string {
+	c := path.Clean(name)
+	if c == "." || c == "/" {
+		return ""
+	}
+	if !strings.HasPrefix(c, "/") && !strings.HasPrefix(c, "..") {
+		return c
+	}
+	return strings.TrimPrefix(path.Clean("/"+name), "/")
+}
+
+// cut returns the directory and the name of a clean path.
+func cut(name string) (dir, base string) {
+	i := strings.LastIndexByte(name, '/')
+	return name[:max(i, 0)], name[i+1:]
+}
+
+// split returns the names on a clean path; none for the root.
 func split(name string) []string {
-	name = strings.TrimPrefix(path.Clean("/"+name), "/")
 	if name == "" {
 		return nil
 	}

@@ -7,6 +7,7 @@
 package flux
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"strings"
@@ -23,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/holdfastcd/holdfast/internal/cluster"
 	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/fault"
@@ -31,9 +33,11 @@ import (
 
 // The indexes by which objects are found in the cache.
 const (
-	bySource = "holdfast.source" // Kustomizations by the GitRepository they name
-	byURL    = "holdfast.url"    // GitRepositories by the address of their repository
-	byPath   = "holdfast.path"   // Receivers by the path they listen at
+	bySource     = "holdfast.source"     // Kustomizations by the GitRepository they name
+	byDependency = "holdfast.dependency" // Kustomizations by those they depend on
+	byConfig     = "holdfast.config"     // Kustomizations by what they take variables from
+	byURL        = "holdfast.url"        // GitRepositories by the address of their repository
+	byPath       = "holdfast.path"       // Receivers by the path they listen at
 )
 
 // fetchesAtOnce is how many GitRepositories may wait for a server side by side;
@@ -65,9 +69,9 @@ func Setup(mgr ctrl.Manager, env *dialect.Env, router dialect.Router) (*Flux, er
 	f := &Flux{
 		Artifacts:      newArtifacts(),
 		env:            env,
-		repositories:   newDesk(sourcev1.GroupVersion.WithKind(sourcev1.GitRepositoryKind), cache, env.Client, "gotk-source-controller"),
-		kustomizations: newDesk(kustomizev1.GroupVersion.WithKind(kustomizev1.KustomizationKind), cache, env.Client, "gotk-kustomize-controller"),
-		receivers:      newDesk(notificationv1.GroupVersion.WithKind(notificationv1.ReceiverKind), cache, env.Client, "gotk-notification-controller"),
+		repositories:   newDesk(sourcev1.GroupVersion.WithKind(sourcev1.GitRepositoryKind), cache, env.Client, dialect.StatusManager),
+		kustomizations: newDesk(kustomizev1.GroupVersion.WithKind(kustomizev1.KustomizationKind), cache, env.Client, dialect.StatusManager),
+		receivers:      newDesk(notificationv1.GroupVersion.WithKind(notificationv1.ReceiverKind), cache, env.Client, dialect.StatusManager),
 		fetches:        &dialect.Trigger{},
 		deliveries:     &dialect.Trigger{},
 	}
@@ -78,9 +82,12 @@ func Setup(mgr ctrl.Manager, env *dialect.Env, router dialect.Router) (*Flux, er
 	known := newCatalog()
 	ks := &kustomizations{
 		env: env, desk: f.kustomizations, sources: f.repositories, catalog: known, trigger: f.deliveries,
-		options:  Options{DefaultServiceAccount: env.DefaultServiceAccount, Permissive: env.Permissive},
-		memories: map[types.NamespacedName]*memory{},
+		options: Options{DefaultServiceAccount: env.DefaultServiceAccount, Permissive: env.Permissive},
 	}
+	if err := ks.watchConfigs(mgr); err != nil {
+		return nil, err
+	}
+	env.Engine.Cluster.Subscribe(func(e cluster.Event) { ks.checks.moved(e.ID, f.deliveries) })
 	f.git = &repositories{
 		env: env, desk: f.repositories, catalog: known, artifacts: f.Artifacts, offer: ks.offer,
 		failures: map[types.NamespacedName]int{}, heard: map[types.NamespacedName]string{},
@@ -118,15 +125,16 @@ func (f *Flux) index(mgr ctrl.Manager) error {
 	for _, i := range []struct {
 		desk *desk
 		name string
-		path []string
-		key  func(string) string
+		keys client.IndexerFunc
 	}{
-		{f.kustomizations, bySource, []string{"spec", "sourceRef", "name"}, nil},
-		{f.repositories, byURL, []string{"spec", "url"}, source.NormalizeURL},
-		{f.receivers, byPath, []string{"status", "webhookPath"}, nil},
+		{f.kustomizations, bySource, sourceIndex},
+		{f.kustomizations, byDependency, dependencyIndex},
+		{f.kustomizations, byConfig, configIndex},
+		{f.repositories, byURL, fieldIndex([]string{"spec", "url"}, source.NormalizeURL)},
+		{f.receivers, byPath, fieldIndex([]string{"status", "webhookPath"}, nil)},
 	} {
 		// The manager has not started: nothing here waits.
-		err := mgr.GetFieldIndexer().IndexField(context.Background(), i.desk.blank(), i.name, fieldIndex(i.path, i.key))
+		err := mgr.GetFieldIndexer().IndexField(context.Background(), i.desk.blank(), i.name, i.keys)
 		if meta.IsNoMatchError(err) {
 			return fault.New(fault.NotFound, "the cluster does not serve %s", i.desk.gvk).
 				WithHint("install the definitions: holdfast install --crds-only")
@@ -136,6 +144,21 @@ func (f *Flux) index(mgr ctrl.Manager) error {
 		}
 	}
 	return nil
+}
+
+// sourceIndex indexes Kustomizations by their sources.
+func sourceIndex(o client.Object) []string {
+	u, ok := o.(*unstructured.Unstructured)
+	if !ok {
+		return nil
+	}
+	ref, _, err := unstructured.NestedMap(u.Object, "spec", "sourceRef")
+	name, _ := ref["name"].(string)
+	if err != nil || name == "" {
+		return nil
+	}
+	namespace, _ := ref["namespace"].(string)
+	return []string{types.NamespacedName{Namespace: cmp.Or(namespace, u.GetNamespace()), Name: name}.String()}
 }
 
 // fieldIndex indexes by a string field, changed by key if that is not nil.
@@ -178,13 +201,14 @@ func (f *Flux) Refresh(url, branch string) {
 }
 
 // follows reports whether a GitRepository as written would see a push to branch.
+// One that follows no branch sees every push: a tag may have come with it.
 func follows(u *unstructured.Unstructured, branch string) bool {
-	commit, _, _ := unstructured.NestedString(u.Object, "spec", "ref", "commit")
-	own, _, _ := unstructured.NestedString(u.Object, "spec", "ref", "branch")
-	if own == "" {
-		own = defaultBranch
+	repo, bad := decode[sourcev1.GitRepository](u)
+	if bad != nil {
+		return false
 	}
-	return commit == "" && (branch == "" || strings.TrimPrefix(own, "refs/heads/") == branch)
+	asked := RefOf(repo)
+	return asked.Commit == "" && (branch == "" || asked.Branch == "" || strings.TrimPrefix(asked.Branch, "refs/heads/") == branch)
 }
 
 // Alive reports whether the Kustomization that marks name, as [Owner] renders

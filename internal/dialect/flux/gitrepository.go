@@ -8,7 +8,6 @@ import (
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -24,18 +23,15 @@ const (
 	defaultTimeout = time.Minute
 )
 
+// sourceRevisionMark is on events about sources.
+const sourceRevisionMark = "source.toolkit.fluxcd.io/revision"
+
 // gitRepositoryFields are the fields of a GitRepository's spec that are supported.
 var gitRepositoryFields = fields{
 	"url": nil, "interval": nil, "timeout": nil, "suspend": nil, "ignore": nil, "provider": nil,
-	"secretRef": {"name": nil},
-	"ref":       {"branch": nil, "commit": nil},
-}
-
-// foreignKeys are what else a Secret for Flux may hold to authenticate by. One of
-// them unheeded would mean to connect in another way than was asked for.
-var foreignKeys = []string{
-	"bearerToken", "identity", "ca.crt", "caFile", "tls.crt", "certFile", "tls.key", "keyFile",
-	"githubAppID", "githubAppInstallationID", "githubAppInstallationOwner", "githubAppPrivateKey", "githubAppBaseURL",
+	"secretRef":      {"name": nil},
+	"proxySecretRef": {"name": nil},
+	"ref":            {"branch": nil, "tag": nil, "semver": nil, "name": nil, "commit": nil},
 }
 
 // repositories reconciles GitRepositories: it fetches, tells the deliveries that
@@ -54,15 +50,16 @@ type repositories struct {
 
 // Reconcile implements the controller runtime's reconciler.
 func (c *repositories) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
-	after, err := c.reconcile(ctx, req.NamespacedName)
-	switch {
-	case apierrors.IsConflict(err): // it changed since it was read: do it again
-		after, err = time.Millisecond, nil
-	case apierrors.IsNotFound(err): // the end of the object is on its way
-		err = nil
-	}
-	priority := int(dialect.Untouched)
-	return reconcile.Result{RequeueAfter: after, Priority: &priority}, err
+	return dialect.Settle(c.reconcile(ctx, req.NamespacedName))
+}
+
+// visit is one look at a living GitRepository.
+type visit struct {
+	name      types.NamespacedName
+	u         *unstructured.Unstructured // as it is written
+	repo      *sourcev1.GitRepository
+	observing bool // nothing may be written
+	start     time.Time
 }
 
 // reconcile looks once and returns when to look again; 0: when the object changes.
@@ -74,26 +71,32 @@ func (c *repositories) reconcile(ctx context.Context, name types.NamespacedName)
 	if u == nil {
 		return 0, c.gone(ctx, name)
 	}
-	repo, bad := decode[sourcev1.GitRepository](u)
-	if !repo.DeletionTimestamp.IsZero() {
-		return 0, c.desk.setFinalizer(ctx, u, false)
+	observing := c.env.Observing(u)
+	if gone, err := c.env.HandBack(ctx, u); gone || err != nil {
+		return 0, err
 	}
-	if repo.Spec.Suspend {
+	repo, bad := decode[sourcev1.GitRepository](u)
+	switch {
+	case !repo.DeletionTimestamp.IsZero() && observing:
+		return 0, nil
+	case !repo.DeletionTimestamp.IsZero():
+		return 0, c.desk.setFinalizer(ctx, u, false)
+	case dialect.Suspended(u):
 		return c.resume(ctx, name, repo)
 	}
-	now := c.env.Clock()
+	v := visit{name: name, u: u, repo: repo, observing: observing, start: c.env.Clock()}
 	request, problem := c.request(ctx, u, repo, bad)
 	if problem != nil {
-		return c.fail(ctx, name, u, repo, problem)
+		return c.fail(ctx, v, problem)
 	}
 	if token := requested(repo.Annotations); token != repo.Status.LastHandledReconcileAt && c.unheard(name, token) {
 		c.env.Hub.Refresh(request.URL)
 	}
 	revision, err := c.fetch(ctx, request, repo)
 	if err != nil {
-		return c.fail(ctx, name, u, repo, &gitProblem{err: asFault(err)})
+		return c.fail(ctx, v, &gitProblem{err: asFault(err)})
 	}
-	return c.publish(ctx, name, u, repo, revision, now)
+	return c.publish(ctx, v, revision)
 }
 
 // fetch gets the revision, no older than four fifths of the interval: the
@@ -112,30 +115,41 @@ func timeoutOf(repo *sourcev1.GitRepository) time.Duration {
 }
 
 // publish makes a revision known: to deliveries at once, then in the status.
-func (c *repositories) publish(ctx context.Context, name types.NamespacedName, u *unstructured.Unstructured, repo *sourcev1.GitRepository, revision source.Revision, start time.Time) (time.Duration, error) {
+func (c *repositories) publish(ctx context.Context, v visit, revision source.Revision) (time.Duration, error) {
+	name, repo := v.name, v.repo
 	e := editionOf(repo, revision)
 	if c.catalog.publish(name, e) {
 		if err := c.offer(ctx, name, e); err != nil {
 			c.catalog.drop(name) // so that the next try is news again
 			return 0, err
 		}
-		c.env.Log.Info("new revision", "gitrepository", name.String(), "revision", e.label, "took", c.env.Clock().Sub(start))
+		c.env.Log.Info("new revision", "gitrepository", name.String(), "revision", e.label, "took", c.env.Clock().Sub(v.start))
+	}
+	again := spread(max(repo.Spec.Interval.Duration, minInterval), repo.UID)
+	if v.observing {
+		c.succeeded(name)
+		return again, nil
 	}
 	e, _ = c.catalog.get(name) // the tree that is already known, if it is the same
 	made, err := c.artifacts.add(ctx, name, e)
 	if err != nil {
-		return c.fail(ctx, name, u, repo, &gitProblem{err: asFault(err), storage: true})
+		return c.fail(ctx, v, &gitProblem{err: asFault(err), storage: true})
 	}
 	status := fetched(repo, made.entry(c.artifacts, name, e.label), c.env.Clock())
 	old := repo.Status.Artifact
-	if _, err := c.desk.setStatus(ctx, u, &repo.Status, &status); err != nil {
+	if _, err := c.desk.setStatus(ctx, v.u, &repo.Status, &status); err != nil {
 		return 0, err
 	}
 	if old == nil || old.Revision != e.label {
-		c.env.Events.Event(u, corev1.EventTypeNormal, "NewArtifact", clip("stored artifact for revision '"+e.label+"'", maxEvent))
+		c.event(v.u, e.label, corev1.EventTypeNormal, "NewArtifact", "stored artifact for revision '"+e.label+"'")
 	}
 	c.succeeded(name)
-	return spread(max(repo.Spec.Interval.Duration, minInterval), repo.UID), nil
+	return again, nil
+}
+
+// event writes an event that carries the revision as Flux's do.
+func (c *repositories) event(u *unstructured.Unstructured, revision, kind, reason, message string) {
+	c.env.Events.AnnotatedEventf(u, map[string]string{sourceRevisionMark: revision}, kind, reason, "%s", clip(message, maxEvent))
 }
 
 // editionOf returns a revision as the catalog holds it.
@@ -149,30 +163,41 @@ func editionOf(repo *sourcev1.GitRepository, revision source.Revision) edition {
 }
 
 // fail tells that there is no newer revision. The last one stays available.
-func (c *repositories) fail(ctx context.Context, name types.NamespacedName, u *unstructured.Unstructured, repo *sourcev1.GitRepository, p *gitProblem) (time.Duration, error) {
+func (c *repositories) fail(ctx context.Context, v visit, p *gitProblem) (time.Duration, error) {
+	name, repo := v.name, v.repo
 	if !p.storage && c.catalog.fail(name, p.err) {
 		if err := c.offer(ctx, name, edition{}); err != nil {
 			return 0, err
 		}
 	}
-	status := failed(repo, p, c.env.Clock())
-	written, err := c.desk.setStatus(ctx, u, &repo.Status, &status)
-	if err != nil {
+	n := c.failedAgain(name)
+	if err := c.complain(ctx, v, p, n == 0); err != nil {
 		return 0, err
-	}
-	if written {
-		c.env.Events.Event(u, corev1.EventTypeWarning, p.reason(), clip(p.err.Error(), maxEvent))
-		c.env.Log.Warn("a source failed", "gitrepository", name.String(), "reason", p.reason(), "error", p.err.Error())
 	}
 	if p.stalled {
 		return 0, nil
 	}
-	n := c.failedAgain(name)
 	interval := max(repo.Spec.Interval.Duration, minInterval)
 	if p.err.Kind.Terminal() {
 		return spread(interval, repo.UID), nil
 	}
 	return backOff(n, min(interval, mostRetry)), nil
+}
+
+// complain writes a problem where people look for it, if it is new.
+func (c *repositories) complain(ctx context.Context, v visit, p *gitProblem, first bool) error {
+	if !v.observing {
+		status := failed(v.repo, p, c.env.Clock())
+		written, err := c.desk.setStatus(ctx, v.u, &v.repo.Status, &status)
+		if err != nil || !written {
+			return err
+		}
+		c.event(v.u, "", corev1.EventTypeWarning, p.reason(), p.err.Error())
+	} else if !first {
+		return nil
+	}
+	c.env.Log.Warn("a source failed", "gitrepository", v.name.String(), "reason", p.reason(), "error", p.err.Error())
+	return nil
 }
 
 // failedAgain notes a failure and returns how many there were before it.
@@ -215,7 +240,7 @@ func (c *repositories) resume(ctx context.Context, name types.NamespacedName, re
 	if problem != nil {
 		return 0, c.withhold(ctx, name, problem.err)
 	}
-	request.Ref.Branch, request.Ref.Commit = parseRevision(repo.Status.Artifact.Revision)
+	request.Ref = frozenRef(repo)
 	revision, err := c.fetch(ctx, request, repo)
 	if err != nil {
 		return backOff(c.failedAgain(name), mostRetry), c.withhold(ctx, name, asFault(err))
@@ -228,6 +253,16 @@ func (c *repositories) resume(ctx context.Context, name types.NamespacedName, re
 	}
 	_, err = c.artifacts.add(ctx, name, e)
 	return 0, err
+}
+
+// frozenRef asks for the commit that the status names. One that a branch led to
+// must still be on it; to any other the credential must have a way.
+func frozenRef(repo *sourcev1.GitRepository) source.Ref {
+	label, commit := parseRevision(repo.Status.Artifact.Revision)
+	if asked := RefOf(repo); asked.Branch == "" || asked.Branch != label {
+		return source.Ref{Commit: commit}
+	}
+	return source.Ref{Branch: label, Commit: commit}
 }
 
 func (c *repositories) withhold(ctx context.Context, name types.NamespacedName, why *fault.Error) error {
@@ -251,11 +286,11 @@ func (c *repositories) request(ctx context.Context, u *unstructured.Unstructured
 	if err := source.CheckURL(repo.Spec.URL, c.env.AllowFileURLs); err != nil {
 		return source.Request{}, &gitProblem{err: asFault(err), stalled: true, url: true}
 	}
-	credential, err := c.credential(ctx, repo)
+	credential, err := credential(ctx, c.env.Reader, repo)
 	if err != nil {
 		return source.Request{}, &gitProblem{err: err, secret: true}
 	}
-	return source.Request{URL: repo.Spec.URL, Ref: refOf(repo), Credential: credential}, nil
+	return source.Request{URL: repo.Spec.URL, Ref: RefOf(repo), Credential: credential}, nil
 }
 
 // checkRepository refuses what is not supported, by name.
@@ -271,45 +306,23 @@ func checkRepository(u *unstructured.Unstructured, repo *sourcev1.GitRepository)
 	return nil
 }
 
-func refOf(repo *sourcev1.GitRepository) source.Ref {
-	if repo.Spec.Reference == nil {
+// RefOf returns what a GitRepository follows, and nothing of what that outweighs:
+// those who ask the same share the answer.
+func RefOf(repo *sourcev1.GitRepository) source.Ref {
+	ref := repo.Spec.Reference
+	switch {
+	case ref == nil:
 		return source.Ref{Branch: defaultBranch}
+	case ref.Commit != "":
+		return source.Ref{Commit: ref.Commit, Branch: ref.Branch}
+	case ref.Name != "":
+		return source.Ref{Name: ref.Name}
+	case ref.SemVer != "":
+		return source.Ref{SemVer: ref.SemVer}
+	case ref.Tag != "":
+		return source.Ref{Tag: ref.Tag}
 	}
-	ref := source.Ref{Branch: repo.Spec.Reference.Branch, Commit: repo.Spec.Reference.Commit}
-	if ref.Commit == "" {
-		ref.Branch = cmp.Or(ref.Branch, defaultBranch)
-	}
-	return ref
-}
-
-// credential reads the Secret that a GitRepository names.
-func (c *repositories) credential(ctx context.Context, repo *sourcev1.GitRepository) (source.Credential, *fault.Error) {
-	if repo.Spec.SecretRef == nil {
-		return source.Credential{}, nil
-	}
-	secret, err := readSecret(ctx, c.env.Reader, repo.Namespace, repo.Spec.SecretRef.Name)
-	if err != nil {
-		return source.Credential{}, err
-	}
-	return credentialOf(secret)
-}
-
-// credentialOf takes user name and password from a Secret and refuses others.
-func credentialOf(secret *corev1.Secret) (source.Credential, *fault.Error) {
-	at := secret.Namespace + "/" + secret.Name
-	for _, key := range foreignKeys {
-		if _, ok := secret.Data[key]; ok {
-			return source.Credential{}, fault.New(fault.Unsupported, "key %s of Secret %s is not supported yet", key, at).
-				WithHint("use username and password")
-		}
-	}
-	username, hasUser := secret.Data["username"]
-	password, hasPassword := secret.Data["password"]
-	if !hasUser || !hasPassword {
-		return source.Credential{}, fault.New(fault.Unauthorized, "Secret %s does not hold username and password", at)
-	}
-	id := at + "@" + string(secret.UID) + ":" + secret.ResourceVersion
-	return source.BasicAuth(id, string(username), string(password)), nil
+	return source.Ref{Branch: cmp.Or(ref.Branch, defaultBranch)}
 }
 
 // hear notes that the refresh which a token asks for was made.

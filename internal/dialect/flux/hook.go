@@ -3,15 +3,9 @@ package flux
 import (
 	"context"
 	"crypto/hmac"
-	"crypto/sha1" //nolint:gosec // senders choose the hash; as a MAC, SHA-1 holds
-	"crypto/sha256"
-	"crypto/sha512"
-	"encoding/hex"
 	"errors"
-	"hash"
 	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
@@ -21,12 +15,14 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/fault"
 )
 
-// Bounds of the hooks: everybody may send to them.
+// Bounds of the hooks: everybody may send to them. GitHub sends up to 25 MiB. A
+// body is never held, and never parsed: it is only signed.
 const (
-	maxHookBody  = 1 << 20
+	maxHookBody  = 25 << 20
 	hooksAtOnce  = 16
 	maxPathBytes = 256
 )
@@ -71,7 +67,21 @@ func (h hooks) serve(w http.ResponseWriter, r *http.Request) (int, string) {
 	if len(found) == 0 {
 		return http.StatusNotFound, "not found"
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxHookBody))
+	var proofs []*proof
+	bodies := []io.Writer{io.Discard}
+	for _, receiver := range found {
+		p, err := h.begin(r, receiver)
+		if err != nil {
+			h.refuse(receiver, err)
+			continue
+		}
+		proofs = append(proofs, p)
+		bodies = append(bodies, p)
+	}
+	if len(proofs) == 0 {
+		return refused()
+	}
+	_, err = io.Copy(io.MultiWriter(bodies...), http.MaxBytesReader(w, r.Body, maxHookBody))
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
@@ -79,19 +89,35 @@ func (h hooks) serve(w http.ResponseWriter, r *http.Request) (int, string) {
 	case err != nil:
 		return http.StatusBadRequest, "the body cannot be read"
 	}
-	status, message := http.StatusUnauthorized, "the signature does not fit"
-	for _, receiver := range found {
-		if err := h.verify(r.Context(), receiver, r, body); err != nil {
-			h.flux.env.Log.Warn("a webhook was refused", "receiver", receiver.Namespace+"/"+receiver.Name, "error", err.Error())
+	return h.act(r, proofs)
+}
+
+// act does what those Receivers ask for that the request proved to be meant for.
+func (h hooks) act(r *http.Request, proofs []*proof) (int, string) {
+	status, message := refused()
+	for _, p := range proofs {
+		if err := p.check(); err != nil {
+			h.refuse(p.receiver, err)
 			continue
 		}
-		if err := h.refresh(r.Context(), receiver); err != nil {
-			h.flux.env.Log.Error("a webhook was not served in full", "receiver", receiver.Namespace+"/"+receiver.Name, "error", err)
+		if !listed(p.receiver, r.Header) { // sent by whom it says, and not asked for
+			status, message = http.StatusOK, ""
+			continue
+		}
+		if err := h.refresh(r.Context(), p.receiver); err != nil {
+			h.flux.env.Log.Error("a webhook was not served in full", "receiver", p.receiver.Namespace+"/"+p.receiver.Name, "error", err)
 			return http.StatusInternalServerError, "try again"
 		}
 		status, message = http.StatusOK, ""
 	}
 	return status, message
+}
+
+// refused is the answer to who does not know the token.
+func refused() (int, string) { return http.StatusUnauthorized, "the signature does not fit" }
+
+func (h hooks) refuse(receiver *notificationv1.Receiver, err error) {
+	h.flux.env.Log.Warn("a webhook was refused", "receiver", receiver.Namespace+"/"+receiver.Name, "error", err.Error())
 }
 
 // find returns the Receivers that listen at a path; more than one only if they
@@ -107,7 +133,7 @@ func (h hooks) find(ctx context.Context, path string) ([]*notificationv1.Receive
 	var found []*notificationv1.Receiver
 	for i := range all {
 		r, bad := decode[notificationv1.Receiver](all[i].DeepCopy())
-		if bad != nil || r.Spec.Suspend || !r.DeletionTimestamp.IsZero() || checkReceiver(&all[i], r) != nil {
+		if bad != nil || dialect.Suspended(&all[i]) || !r.DeletionTimestamp.IsZero() || checkReceiver(&all[i], r) != nil {
 			continue
 		}
 		found = append(found, r)
@@ -115,38 +141,19 @@ func (h hooks) find(ctx context.Context, path string) ([]*notificationv1.Receive
 	return found, nil
 }
 
-// verify checks path and signature against the token. Errors are *fault.Error.
-func (h hooks) verify(ctx context.Context, r *notificationv1.Receiver, req *http.Request, body []byte) error {
-	token, problem := readToken(ctx, h.flux.env.Reader, r)
+// begin returns what checks a request against a Receiver, once the body was
+// written to it. Errors are *fault.Error: the token cannot be read, or is not the
+// one that the path was made of, or a header is missing.
+func (h hooks) begin(r *http.Request, receiver *notificationv1.Receiver) (*proof, error) {
+	token, problem := readToken(r.Context(), h.flux.env.Reader, receiver)
 	if problem != nil {
-		return problem
+		return nil, problem
 	}
 	// A status can be written by others; the token decides.
-	if !hmac.Equal([]byte(req.URL.Path), []byte(hookPath(token, r.Name, r.Namespace))) {
-		return fault.New(fault.Unauthorized, "the token has changed")
+	if !hmac.Equal([]byte(r.URL.Path), []byte(hookPath(token, receiver.Name, receiver.Namespace))) {
+		return nil, fault.New(fault.Unauthorized, "the token has changed")
 	}
-	return verifySignature(req.Header.Get("X-Signature"), token, body)
-}
-
-// hashes are those that a sender may sign with.
-var hashes = map[string]func() hash.Hash{"sha1": sha1.New, "sha256": sha256.New, "sha512": sha512.New}
-
-// verifySignature checks a header "sha256=<hex>" over body. Errors are
-// *fault.Error of kind Unauthorized.
-func verifySignature(header, token string, body []byte) error {
-	name, digits, ok := strings.Cut(header, "=")
-	newHash, known := hashes[name]
-	given, err := hex.DecodeString(digits)
-	if !ok || !known || err != nil {
-		return fault.New(fault.Unauthorized, "the header X-Signature is missing or malformed").
-			WithHint("send sha256=<hexadecimal HMAC of the body>")
-	}
-	mac := hmac.New(newHash, []byte(token))
-	mac.Write(body)
-	if !hmac.Equal(given, mac.Sum(nil)) {
-		return fault.New(fault.Unauthorized, "the signature does not fit")
-	}
-	return nil
+	return prove(receiver, token, r.Header)
 }
 
 // refresh makes everything that a Receiver names look again, at once; then it
@@ -171,6 +178,9 @@ func (h hooks) refresh(ctx context.Context, r *notificationv1.Receiver) error {
 	}
 	var failed error
 	for _, t := range targets {
+		if u, err := t.desk.get(ctx, t.name); err != nil || u == nil || h.flux.env.Observe && dialect.Taken(u) == "" {
+			continue // what is only observed is asked by whoever serves it
+		}
 		failed = errors.Join(failed, t.desk.annotate(ctx, t.name, meta.ReconcileRequestAnnotation, token))
 	}
 	return failed
@@ -212,7 +222,7 @@ func (f *Flux) refreshNow(ctx context.Context, kind string, name types.Namespace
 	if err != nil || u == nil {
 		return
 	}
-	if repo, bad := decode[sourcev1.GitRepository](u); bad == nil && !repo.Spec.Suspend {
+	if repo, bad := decode[sourcev1.GitRepository](u); bad == nil && !dialect.Suspended(u) {
 		f.git.hear(name, token)
 		f.env.Hub.Refresh(repo.Spec.URL)
 		f.fetches.Add(name, urgent)

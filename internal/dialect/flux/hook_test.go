@@ -171,9 +171,9 @@ func TestHookAnswers(t *testing.T) {
 		{"no digits", receiver(nil), path, "sha256=xyz", body, 401},
 		{"an empty MAC", receiver(nil), path, "sha256=", body, 401},
 		{"an unknown path", receiver(nil), "/hook/abc", sign("sha256", sha256.New, token, body), body, 404},
-		{"too large", receiver(nil), path, "", strings.Repeat("x", maxHookBody+1), 413},
+		{"too large", receiver(nil), path, sign("sha256", sha256.New, token, body), strings.Repeat("x", maxHookBody+1), 413},
 		{"suspended", receiver(func(r *notificationv1.Receiver) { r.Spec.Suspend = true }), path, sign("sha256", sha256.New, token, body), body, 404},
-		{"of another type", receiver(func(r *notificationv1.Receiver) { r.Spec.Type = "github" }), path, sign("sha256", sha256.New, token, body), body, 404},
+		{"of another type", receiver(func(r *notificationv1.Receiver) { r.Spec.Type = "harbor" }), path, sign("sha256", sha256.New, token, body), body, 404},
 		{
 			"a path that somebody else wrote", receiver(func(r *notificationv1.Receiver) { r.Status.WebhookPath = "/hook/forged" }),
 			"/hook/forged", sign("sha256", sha256.New, token, body), body, 401,
@@ -188,6 +188,70 @@ func TestHookAnswers(t *testing.T) {
 				t.Errorf("refreshed: %t", refreshed)
 			}
 		})
+	}
+}
+
+// Each type of sender proves itself in its own way, and no other.
+func TestHookTypes(t *testing.T) {
+	body := `{"ref":"refs/heads/main"}`
+	good := sign("sha256", sha256.New, token, body)
+	for _, tc := range []struct {
+		reason, kind string
+		events       []string
+		header       map[string]string
+		status       int
+		refreshed    bool
+	}{
+		{"the path is the proof", "generic", nil, nil, 200, true},
+		{"GitHub signs", "github", nil, map[string]string{"X-Hub-Signature-256": good}, 200, true},
+		{"GitHub of old signs", "github", nil, map[string]string{"X-Hub-Signature": sign("sha1", sha1.New, token, body)}, 200, true},
+		{
+			"the better signature counts", "github", nil,
+			map[string]string{"X-Hub-Signature-256": "sha256=00", "X-Hub-Signature": sign("sha1", sha1.New, token, body)},
+			401, false,
+		},
+		{"a forged signature", "github", nil, map[string]string{"X-Hub-Signature-256": sign("sha256", sha256.New, "other", body)}, 401, false},
+		{"no signature", "github", []string{"push"}, map[string]string{"X-GitHub-Event": "push"}, 401, false},
+		{"a signature of another sender", "github", nil, map[string]string{"X-Signature": good}, 401, false},
+		{"an event that is asked for", "github", []string{"ping", "Push"}, map[string]string{"X-Hub-Signature-256": good, "X-GitHub-Event": "push"}, 200, true},
+		{"an event that is not", "github", []string{"push"}, map[string]string{"X-Hub-Signature-256": good, "X-GitHub-Event": "issues"}, 200, false},
+		{"GitLab knows the token", "gitlab", nil, map[string]string{"X-Gitlab-Token": token}, 200, true},
+		{"GitLab does not", "gitlab", nil, map[string]string{"X-Gitlab-Token": "x"}, 401, false},
+		{"no token", "gitlab", nil, nil, 401, false},
+		{"an event of GitLab's", "gitlab", []string{"Push Hook"}, map[string]string{"X-Gitlab-Token": token, "X-Gitlab-Event": "Push Hook"}, 200, true},
+		{"another event of GitLab's", "gitlab", []string{"Push Hook"}, map[string]string{"X-Gitlab-Token": token, "X-Gitlab-Event": "Issue Hook"}, 200, false},
+		{"events mean nothing without a header for them", "generic-hmac", []string{"push"}, map[string]string{"X-Signature": good}, 200, true},
+	} {
+		t.Run(tc.reason, func(t *testing.T) {
+			p := newHookPlace(t, tokenSecret(), gitRepository("fleet", "https://x/fleet", nil), receiver(func(r *notificationv1.Receiver) {
+				r.Spec.Type, r.Spec.Events = tc.kind, tc.events
+			}))
+			r := httptest.NewRequest(http.MethodPost, hookPath(token, "push", "apps"), strings.NewReader(body))
+			for name, value := range tc.header {
+				r.Header.Set(name, value)
+			}
+			w := httptest.NewRecorder()
+			p.Hooks.ServeHTTP(w, r)
+			if refreshed := len(p.queued("git")) > 0; w.Code != tc.status || refreshed != tc.refreshed {
+				t.Errorf("got %d, refreshed %t", w.Code, refreshed)
+			}
+		})
+	}
+}
+
+// Beside Flux, its own hooks ask for reconciliations: ours only fetch.
+func TestHookUnderObserve(t *testing.T) {
+	p := newHookPlace(t, tokenSecret(), gitRepository("fleet", "https://x/fleet", nil), receiver(nil))
+	p.env.Observe = true
+	if got := p.post(hookPath(token, "push", "apps"), sign("sha256", sha256.New, token, "x"), "x"); got != 200 {
+		t.Fatalf("got %d", got)
+	}
+	var r sourcev1.GitRepository
+	if err := p.client.Get(t.Context(), fleet, &r); err != nil {
+		t.Fatal(err)
+	}
+	if len(p.queued("git")) != 1 || len(r.Annotations) != 0 {
+		t.Errorf("annotations: %v", r.Annotations)
 	}
 }
 
@@ -265,14 +329,17 @@ func TestRefresh(t *testing.T) {
 		gitRepository("master", "https://git.example/team/fleet", nil),
 		gitRepository("pinned", "https://git.example/team/fleet", branch("main", "abc")),
 		gitRepository("else", "https://git.example/team/other", branch("main", "")),
+		gitRepository("tag", "https://git.example/team/fleet", func(r *sourcev1.GitRepository) {
+			r.Spec.Reference = &sourcev1.GitRepositoryRef{SemVer: "1.x"}
+		}),
 	)
 	for _, tc := range []struct {
 		url, branch string
 		want        []string
 	}{
-		{"git@git.example:team/fleet.git", "main", []string{"main", "main2"}},
-		{"https://git.example/team/fleet/", "master", []string{"master"}},
-		{"https://git.example/team/fleet", "", []string{"main", "main2", "master"}},
+		{"git@git.example:team/fleet.git", "main", []string{"main", "main2", "tag"}},
+		{"https://git.example/team/fleet/", "master", []string{"master", "tag"}},
+		{"https://git.example/team/fleet", "", []string{"main", "main2", "master", "tag"}},
 		{"https://git.example/team/none", "main", []string{}},
 		{"://", "main", []string{}},
 	} {
@@ -294,7 +361,7 @@ func TestCheckReceiver(t *testing.T) {
 		text   string
 	}{
 		{"fine", nil, fault.Internal, ""},
-		{"a type", func(r *notificationv1.Receiver) { r.Spec.Type = "github" }, fault.Unsupported, "spec.type github is not supported yet"},
+		{"a type", func(r *notificationv1.Receiver) { r.Spec.Type = "harbor" }, fault.Unsupported, "spec.type harbor is not supported yet"},
 		{"a field", func(r *notificationv1.Receiver) { r.Spec.ResourceFilter = "true" }, fault.Unsupported, "spec.resourceFilter is not supported yet"},
 		{"a field in a list", set(func(r *notificationv1.ReceiverResource) { r.Filter = "true" }), fault.Unsupported, "spec.resources[0].filter is not supported yet"},
 		{"a kind", set(func(r *notificationv1.ReceiverResource) { r.Kind = "HelmRelease" }), fault.Unsupported, "spec.resources[0].kind HelmRelease is not supported yet"},

@@ -1,16 +1,18 @@
 package flux
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -33,8 +35,8 @@ type kustomizations struct {
 	catalog *catalog
 	trigger *dialect.Trigger
 
-	mu       sync.Mutex
-	memories map[types.NamespacedName]*memory
+	memories dialect.Memories[memory]
+	checks   watchlist
 }
 
 // retractCheck is the pace of looking at a deletion that is under way.
@@ -46,9 +48,12 @@ type memory struct {
 	mu sync.Mutex // held by the pass; whoever else would look does not wait
 	// unsaved is an inventory that could not be written: what was applied must
 	// not be forgotten.
-	unsaved  []delivery.Entry
-	patience patience
-	failures int
+	unsaved   []delivery.Entry
+	patience  patience
+	failures  int
+	behind    time.Time // since when its dependencies are ready, but not on its revision
+	variables variables
+	finding   string // what was last said of it while it is only observed
 }
 
 // patience measures how long something is being waited for.
@@ -75,33 +80,22 @@ func (p *patience) settle(v verdict, waited time.Duration, now time.Time) {
 	case v.pending() && p.spent > 0: // hope again
 		p.since, p.spent = now, 0
 	case v.pending():
-	case v.ready == "True":
+	case v.ready == metav1.ConditionTrue:
 		*p = patience{}
 	default:
 		p.spent = max(waited, 1)
 	}
 }
 
-func (c *kustomizations) memory(name types.NamespacedName) *memory {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	m, ok := c.memories[name]
-	if !ok {
-		m = &memory{}
-		c.memories[name] = m
-	}
-	return m
-}
-
 // forget drops what is remembered of a Kustomization that does not exist.
 func (c *kustomizations) forget(name types.NamespacedName) {
-	c.mu.Lock()
-	_, known := c.memories[name]
-	delete(c.memories, name)
-	c.mu.Unlock()
-	if known {
-		c.env.Engine.Forget(deliveryID(name))
+	c.checks.set(name, nil)
+	if m := c.memories.Drop(name); m == nil {
+		return
+	} else if m.finding != "" && c.env.Observed != nil {
+		c.env.Observed(deliveryID(name), delivery.Report{})
 	}
+	c.env.Engine.Forget(deliveryID(name))
 }
 
 func deliveryID(name types.NamespacedName) delivery.ID {
@@ -110,16 +104,7 @@ func deliveryID(name types.NamespacedName) delivery.ID {
 
 // Reconcile implements the controller runtime's reconciler.
 func (c *kustomizations) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
-	after, err := c.reconcile(ctx, req.NamespacedName)
-	switch {
-	case apierrors.IsConflict(err): // it changed since it was read: do it again
-		after, err = time.Millisecond, nil
-	case apierrors.IsNotFound(err): // the end of the object is on its way
-		err = nil
-	}
-	// What comes by the clock is not urgent, whatever brought it here this time.
-	priority := int(dialect.Untouched)
-	return reconcile.Result{RequeueAfter: after, Priority: &priority}, err
+	return dialect.Settle(c.reconcile(ctx, req.NamespacedName))
 }
 
 // reconcile does one pass and returns when the next one is due by the clock; 0:
@@ -133,90 +118,135 @@ func (c *kustomizations) reconcile(ctx context.Context, name types.NamespacedNam
 		c.forget(name)
 		return 0, nil
 	}
-	m := c.memory(name)
+	m := c.memories.Of(name)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	observing := c.env.Observing(u)
+	if gone, err := c.env.HandBack(ctx, u); gone || err != nil {
+		return 0, err
+	}
 	ks, bad := decode[kustomizev1.Kustomization](u)
+	ks.Spec.Suspend = dialect.Suspended(u)
 	switch {
+	case !ks.DeletionTimestamp.IsZero() && observing: // whoever serves it removes what it delivered
+		return 0, nil
 	case !ks.DeletionTimestamp.IsZero():
 		return c.retract(ctx, u, ks, m)
 	case ks.Spec.Suspend:
 		return 0, nil
 	}
-	return c.deliver(ctx, u, ks, bad, m)
+	return c.deliver(ctx, pass{u: u, ks: ks, bad: bad, memory: m, observing: observing})
+}
+
+// pass is one look at a living Kustomization.
+type pass struct {
+	u         *unstructured.Unstructured // as it is written
+	ks        *kustomizev1.Kustomization
+	bad       *fault.Error // its spec cannot be read
+	memory    *memory
+	observing bool // nothing may be written
 }
 
 // deliver does a pass over a living Kustomization.
-func (c *kustomizations) deliver(ctx context.Context, u *unstructured.Unstructured, ks *kustomizev1.Kustomization, bad *fault.Error, m *memory) (time.Duration, error) {
-	start := c.env.Clock()
+func (c *kustomizations) deliver(ctx context.Context, p pass) (time.Duration, error) {
+	start, ks, m := c.env.Clock(), p.ks, p.memory
 	o := outcome{
 		generation: ks.Generation, requested: requested(ks.Annotations), path: ks.Spec.Path,
-		wait: ks.Spec.Wait, timeout: ks.GetTimeout(),
+		wait: judged(ks), timeout: ks.GetTimeout(),
 	}
-	spec, known := c.prepare(ctx, u, ks, bad, &o)
-	if !known {
-		return 0, nil // the source is about to be looked at; it will tell
+	spec, after, ready := c.prepare(ctx, p, &o)
+	if !ready {
+		return after, nil
 	}
 	if o.early == nil {
-		if err := c.desk.setFinalizer(ctx, u, true); err != nil {
+		if err := c.run(ctx, p, spec, &o); err != nil {
 			return 0, err
 		}
-		spec.Inventory = union(spec.Inventory, m.unsaved)
-		o.rendered = !c.env.Engine.Unchanged(spec)
-		report := c.run(ctx, spec, o.timeout)
-		o.report = &report
 	}
 	o.now = c.env.Clock()
 	o.took = o.now.Sub(start)
 	o.waited = m.patience.waited(fmt.Sprintf("%s %d", o.revision, o.generation), o.now)
+	if p.observing {
+		m.finding = c.env.Finding(spec.ID, o.found(), m.finding)
+		return spread(max(ks.Spec.Interval.Duration, minInterval), ks.UID), nil
+	}
 	v := o.judge()
 	m.patience.settle(v, o.waited, o.now)
-	if err := c.tell(ctx, u, ks, o, v, m); err != nil {
+	if err := c.tell(ctx, p, o, v); err != nil {
 		return 0, err
 	}
 	return c.due(ks, o, v, m), nil
 }
 
-// run does the engine's pass, for no longer than timeout.
-func (c *kustomizations) run(ctx context.Context, spec delivery.Spec, timeout time.Duration) delivery.Report {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+// run does the engine's pass, for no longer than the timeout.
+func (c *kustomizations) run(ctx context.Context, p pass, spec delivery.Spec, o *outcome) error {
+	if !p.observing {
+		if err := c.desk.setFinalizer(ctx, p.u, true); err != nil {
+			return err
+		}
+	}
+	spec.Inventory = union(spec.Inventory, p.memory.unsaved)
+	spec.Observe = p.observing
+	o.rendered = !c.env.Engine.Unchanged(spec)
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	return c.env.Engine.Deliver(ctx, spec)
+	report := c.env.Engine.Deliver(ctx, spec)
+	o.report = &report
+	if len(p.ks.Spec.HealthChecks) > 0 && !p.ks.Spec.Wait && !p.observing {
+		o.checked = c.check(ctx, p.ks, spec, report)
+	}
+	return nil
 }
 
 // prepare makes the spec of the delivery, or says in o why there is none. It
-// reports false if the source was not looked at yet.
-func (c *kustomizations) prepare(ctx context.Context, u *unstructured.Unstructured, ks *kustomizev1.Kustomization, bad *fault.Error, o *outcome) (delivery.Spec, bool) {
-	stall := func(err error) (delivery.Spec, bool) {
+// reports false if there is nothing to tell yet, and when to look again (0: an
+// event brings it).
+func (c *kustomizations) prepare(ctx context.Context, p pass, o *outcome) (delivery.Spec, time.Duration, bool) {
+	ks := p.ks
+	e, looked := c.catalog.get(sourceOf(ks))
+	spec, err := c.plain(p, e)
+	if err != nil {
 		o.early, o.stalled = asFault(err), true
 		o.reason = specReason(o.early.Kind)
-		return delivery.Spec{}, true
+		return delivery.Spec{ID: deliveryID(nameOf(ks))}, 0, true
 	}
-	if bad != nil {
-		return stall(bad)
+	o.permissive = permitted(ks, spec)
+	if !e.has() {
+		return spec, 0, c.missing(ctx, sourceOf(ks), e, looked, o)
 	}
-	// The fields as written, because the API server may know more of them than
-	// this version's types.
-	if raw, ok := u.Object["spec"].(map[string]any); ok {
-		if err := checkFields(raw, ks); err != nil {
-			return stall(err)
+	if wait, silent := c.depend(ctx, p, e, o); o.early != nil || silent {
+		return spec, wait, !silent
+	}
+	o.revision = e.label
+	options := c.options
+	options.Variables = c.variables(ctx, p, e.label)
+	if spec.Substitute, err = options.substitution(ks, spec.Account); err != nil {
+		o.early, o.reason = asFault(err), meta.BuildFailedReason
+	}
+	return spec, 0, true
+}
+
+// plain judges the object itself: its fields as written, because the API server
+// may know more of them than this version's types.
+func (c *kustomizations) plain(p pass, e edition) (delivery.Spec, error) {
+	if p.bad != nil {
+		return delivery.Spec{}, p.bad
+	}
+	if raw, ok := p.u.Object["spec"].(map[string]any); ok {
+		if err := c.options.checkFields(raw, p.ks); err != nil {
+			return delivery.Spec{}, err
 		}
 	}
-	name := types.NamespacedName{Namespace: ks.Namespace, Name: ks.Spec.SourceRef.Name}
-	e, looked := c.catalog.get(name)
-	spec, err := Spec(ks, e.revision, c.options)
-	if err != nil {
-		return stall(err)
-	}
-	o.permissive = spec.Account.User == ""
-	if e.has() {
-		o.revision = e.label
-		return spec, true
-	}
+	return c.options.plain(p.ks, e.revision)
+}
+
+// missing says in o why there is no source to deliver; false if it was not looked
+// at yet: then it will tell.
+func (c *kustomizations) missing(ctx context.Context, name types.NamespacedName, e edition, looked bool, o *outcome) bool {
 	o.reason = meta.ArtifactFailedReason
 	if looked && e.err != nil {
 		o.early = fault.New(fault.NotFound, "Source artifact not found: GitRepository/%s: %s", name, e.err)
-		return delivery.Spec{}, true
+		return true
 	}
 	source, err := c.sources.get(ctx, name)
 	switch {
@@ -225,32 +255,72 @@ func (c *kustomizations) prepare(ctx context.Context, u *unstructured.Unstructur
 	case source == nil:
 		o.early = fault.New(fault.NotFound, "Source artifact not found: GitRepository/%s does not exist", name)
 	}
-	return delivery.Spec{}, o.early != nil
+	return o.early != nil
 }
 
-// tell writes status and events, if there is anything new.
-func (c *kustomizations) tell(ctx context.Context, u *unstructured.Unstructured, ks *kustomizev1.Kustomization, o outcome, v verdict, m *memory) error {
-	status := next(ks.Status, o)
-	if o.report != nil {
-		m.unsaved = o.report.Inventory // until it is written
+func nameOf(ks *kustomizev1.Kustomization) types.NamespacedName {
+	return types.NamespacedName{Namespace: ks.Namespace, Name: ks.Name}
+}
+
+// sourceOf names the source of a Kustomization.
+func sourceOf(ks *kustomizev1.Kustomization) types.NamespacedName {
+	return types.NamespacedName{Namespace: cmp.Or(ks.Spec.SourceRef.Namespace, ks.Namespace), Name: ks.Spec.SourceRef.Name}
+}
+
+// permitted says what only permissive mode permits of a Kustomization; empty if
+// it needs no such permission.
+func permitted(ks *kustomizev1.Kustomization, spec delivery.Spec) string {
+	var parts []string
+	if spec.Account.User == "" {
+		parts = append(parts, "delivered with Holdfast's own identity, because spec.serviceAccountName is not set")
 	}
-	written, err := c.desk.setStatus(ctx, u, &ks.Status, &status)
+	if refs := elsewhere(ks); len(refs) > 0 {
+		parts = append(parts, strings.Join(refs, " and ")+" refers to another namespace")
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return strings.Join(parts, "; ") + ": permissive mode is on"
+}
+
+// tell writes status and events, if there is anything new, and wakes those who
+// wait for it.
+func (c *kustomizations) tell(ctx context.Context, p pass, o outcome, v verdict) error {
+	status := next(p.ks.Status, o)
+	if o.report != nil {
+		p.memory.unsaved = o.report.Inventory // until it is written
+	}
+	written, err := c.desk.setStatus(ctx, p.u, &p.ks.Status, &status)
 	if err != nil {
 		return err
 	}
-	m.unsaved = nil
+	p.memory.unsaved = nil
 	if o.report != nil {
 		if text, drift := news(*o.report); drift {
-			c.env.Events.Event(u, corev1.EventTypeNormal, reasonDrift, text)
+			c.event(p.u, o.revision, corev1.EventTypeNormal, reasonDrift, text)
 		} else if text != "" {
-			c.env.Events.Event(u, corev1.EventTypeNormal, meta.ReconciliationSucceededReason, text)
+			c.event(p.u, o.revision, corev1.EventTypeNormal, meta.ReconciliationSucceededReason, text)
 		}
 	}
-	if written && v.ready == "False" {
-		c.env.Events.Event(u, corev1.EventTypeWarning, v.reason, clip(v.message, maxEvent))
-		c.env.Log.Warn("a delivery failed", "kustomization", ks.Namespace+"/"+ks.Name, "reason", v.reason, "error", v.message)
+	if !written {
+		return nil
 	}
+	c.wake(ctx, nameOf(p.ks))
+	if v.ready != metav1.ConditionFalse {
+		return nil
+	}
+	kind := corev1.EventTypeWarning
+	if v.reason == meta.DependencyNotReadyReason { // it happens with every commit
+		kind = corev1.EventTypeNormal
+	}
+	c.event(p.u, o.revision, kind, v.reason, v.message)
+	c.env.Log.Warn("a delivery failed", "kustomization", nameOf(p.ks).String(), "reason", v.reason, "error", v.message)
 	return nil
+}
+
+// event writes an event that carries the revision as Flux's do.
+func (c *kustomizations) event(u *unstructured.Unstructured, revision, kind, reason, message string) {
+	c.env.Events.AnnotatedEventf(u, map[string]string{revisionMark: revision}, kind, reason, "%s", clip(message, maxEvent))
 }
 
 // due returns when the next pass is due by the clock.
@@ -264,15 +334,15 @@ func (c *kustomizations) due(ks *kustomizev1.Kustomization, o outcome, v verdict
 	switch {
 	case v.stalled: // a change of the object brings the next
 		return 0
-	case o.early != nil: // its source does
-		return interval
 	case v.pending():
 		m.failures = 0
 		after = max(o.timeout-o.waited, minInterval)
-	case v.ready == "True":
+	case v.ready == metav1.ConditionTrue:
 		m.failures = 0
 		after = interval
-	case v.sick, o.report.Err != nil && o.report.Err.Kind.Terminal():
+	case v.event: // of another object, or a word of somebody's
+		after = interval
+	case v.sick, v.terminal:
 		after = max(ks.GetRetryInterval(), minInterval)
 	default:
 		after = backOff(m.failures, retry)
@@ -313,7 +383,7 @@ func (c *kustomizations) retract(ctx context.Context, u *unstructured.Unstructur
 	}
 	status := *ks.Status.DeepCopy()
 	b := board{conditions: &status.Conditions, generation: ks.Generation, now: c.env.Clock()}
-	b.set(meta.ReadyCondition, "False", meta.PruneFailedReason, "cannot remove what was delivered: "+report.Err.Error())
+	b.set(meta.ReadyCondition, metav1.ConditionFalse, meta.PruneFailedReason, "cannot remove what was delivered: "+report.Err.Error())
 	if _, err := c.desk.setStatus(ctx, u, &ks.Status, &status); err != nil {
 		return 0, err
 	}
@@ -353,7 +423,7 @@ func (c *kustomizations) accountGone(ctx context.Context, ks *kustomizev1.Kustom
 // offer tells those who deliver from a source that it has something new; those
 // whose objects it changes come first.
 func (c *kustomizations) offer(ctx context.Context, source types.NamespacedName, e edition) error {
-	all, err := c.desk.list(ctx, client.InNamespace(source.Namespace), client.MatchingFields{bySource: source.Name})
+	all, err := c.desk.list(ctx, client.MatchingFields{bySource: source.String()})
 	if err != nil {
 		return err
 	}
@@ -369,7 +439,7 @@ func (c *kustomizations) urgency(name types.NamespacedName, u *unstructured.Unst
 	if !e.has() {
 		return dialect.Normal
 	}
-	m := c.memory(name)
+	m := c.memories.Of(name)
 	if !m.mu.TryLock() {
 		return dialect.Touched // its pass is under way
 	}
@@ -380,7 +450,9 @@ func (c *kustomizations) urgency(name types.NamespacedName, u *unstructured.Unst
 	if bad != nil {
 		return dialect.Untouched
 	}
-	spec, err := Spec(ks, e.revision, c.options)
+	options := c.options
+	options.Variables = m.variables.known
+	spec, err := Spec(ks, e.revision, options)
 	if err != nil || c.env.Engine.Unchanged(spec) {
 		return dialect.Untouched
 	}

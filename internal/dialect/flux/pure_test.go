@@ -1,6 +1,7 @@
 package flux
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -10,13 +11,16 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/holdfastcd/holdfast/internal/cluster"
 	"github.com/holdfastcd/holdfast/internal/delivery"
+	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/health"
 	"github.com/holdfastcd/holdfast/internal/object"
+	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/tree"
@@ -64,11 +68,149 @@ func TestSpec(t *testing.T) {
 				"kustomize.toolkit.fluxcd.io/name": "web", "kustomize.toolkit.fluxcd.io/namespace": "apps",
 			}},
 			Propagation: "Background",
+			NoHealth:    true,
+			Health:      health.Options{Kstatus: true},
 		},
 	}
+	spec.Profile.Treat = nil
+	want.Profile.Plan.Brake = dialect.Brake()
 	want.Profile.Plan.Forget, want.Profile.Plan.AllowEmpty = true, true
 	if diff := cmp.Diff(want, spec, cmp.AllowUnexported(source.Credential{})); diff != "" {
 		t.Errorf("Spec (-want +got):\n%s", diff)
+	}
+}
+
+// What shapes the objects is asked of the renderer; what marks them, and what is
+// left alone, of the engine.
+func TestSpecInFull(t *testing.T) {
+	ks := kustomization(func(ks *kustomizev1.Kustomization) {
+		ks.Annotations = map[string]string{"holdfast.dev/confirm-prune": "d1"}
+		ks.Spec.NamePrefix, ks.Spec.NameSuffix, ks.Spec.Force, ks.Spec.Wait = "a-", "-b", true, true
+		ks.Spec.Components, ks.Spec.IgnoreMissingComponents = []string{"../c"}, true
+		ks.Spec.Images = []kustomize.Image{
+			{Name: "nginx", NewTag: "1.2"}, {Name: "localhost:5000/x", NewName: "y", NewTag: "1", Digest: "sha256:abc"}, {Name: "z", NewName: "zz"}, {Name: "same"},
+		}
+		ks.Spec.Patches = []kustomize.Patch{{Patch: "p1"}, {Patch: "p2", Target: &kustomize.Selector{Kind: "Deployment", LabelSelector: "a=b"}}}
+		ks.Spec.CommonMetadata = &kustomizev1.CommonMetadata{
+			Labels: map[string]string{"team": "a", "kustomize.toolkit.fluxcd.io/name": "forged"}, Annotations: map[string]string{"note": "b"},
+		}
+		ks.Spec.Ignore = []kustomizev1.IgnoreRule{
+			{Paths: []string{"/spec/replicas"}, Target: &kustomize.Selector{Group: "apps", Kind: "Deployment", Name: "web"}}, {Paths: []string{"/data"}},
+		}
+		ks.Spec.PostBuild = &kustomizev1.PostBuild{
+			Substitute: map[string]string{"own": "x", "both": "inline"},
+			SubstituteFrom: []kustomizev1.SubstituteReference{
+				{Kind: "ConfigMap", Name: "vars"}, {Kind: "Secret", Name: "vars"}, {Kind: "ConfigMap", Name: "none", Optional: true},
+			},
+		}
+	})
+	spec, err := Spec(ks, source.Revision{}, Options{Variables: func(ref VariablesRef) (map[string]string, error) {
+		switch ref {
+		case VariablesRef{cluster.ServiceAccount("apps", "deployer"), "ConfigMap", "apps", "vars"}:
+			return map[string]string{"both": "map", "twice": "map", "key": "two\nlines\n"}, nil
+		case VariablesRef{cluster.ServiceAccount("apps", "deployer"), "Secret", "apps", "vars"}:
+			return map[string]string{"twice": "secret"}, nil
+		}
+		return nil, fault.New(fault.NotFound, "no %v", ref)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := delivery.Spec{
+		ID: spec.ID, Account: spec.Account, Prune: true, Revert: true, Force: true, Confirmed: "d1", Profile: spec.Profile,
+		Render: render.Request{
+			Path: "deploy/web", Tool: render.KustomizeOrGenerate, NamePrefix: "a-", NameSuffix: "-b",
+			Images: []string{"nginx=*:1.2", "localhost:5000/x=y@sha256:abc", "z=zz"},
+			Overrides: &render.Overrides{
+				Components: []string{"../c"}, IgnoreMissingComponents: true,
+				Patches: []render.Patch{{Patch: "p1"}, {Patch: "p2", Target: &render.PatchTarget{Kind: "Deployment", LabelSelector: "a=b"}}},
+			},
+		},
+		Substitute: &delivery.Substitution{
+			Variables: map[string]string{"own": "x", "both": "inline", "twice": "secret", "key": "twolines"},
+			Disabled:  [2]string{"kustomize.toolkit.fluxcd.io/substitute", "disabled"},
+			Strict:    true,
+		},
+		Ignore: []plan.Ignore{{Group: "apps", Kind: "Deployment", Name: "web", Pointers: []string{"/spec/replicas"}}, {Pointers: []string{"/data"}}},
+	}
+	spec.Profile.Treat, want.Profile.Treat = nil, nil
+	if diff := cmp.Diff(want, spec, cmp.AllowUnexported(source.Credential{})); diff != "" {
+		t.Errorf("Spec (-want +got):\n%s", diff)
+	}
+	marks := delivery.Marks{
+		Labels:      map[string]string{"team": "a", "kustomize.toolkit.fluxcd.io/name": "web", "kustomize.toolkit.fluxcd.io/namespace": "apps"},
+		Annotations: map[string]string{"note": "b"},
+	}
+	if diff := cmp.Diff(marks, spec.Profile.Marks); diff != "" || spec.Profile.NoHealth {
+		t.Errorf("marks (-want +got):\n%s", diff)
+	}
+	if len(ks.Spec.CommonMetadata.Labels) != 2 || ks.Spec.CommonMetadata.Labels["kustomize.toolkit.fluxcd.io/name"] != "forged" {
+		t.Error("the object itself was changed")
+	}
+}
+
+// Nothing is substituted without a variable, unless that is asked for.
+func TestSubstituteStrategy(t *testing.T) {
+	for _, tc := range []struct {
+		reason string
+		build  *kustomizev1.PostBuild
+		want   bool
+	}{
+		{"nothing said", nil, false},
+		{"no variables", &kustomizev1.PostBuild{}, false},
+		{"no variables, and their defaults", &kustomizev1.PostBuild{SubstituteStrategy: "Always"}, true},
+		{"a variable", &kustomizev1.PostBuild{Substitute: map[string]string{"a": ""}}, true},
+	} {
+		spec, err := Spec(kustomization(func(ks *kustomizev1.Kustomization) { ks.Spec.PostBuild = tc.build }), source.Revision{}, Options{})
+		if err != nil || (spec.Substitute != nil) != tc.want {
+			t.Errorf("%s: %v, %v", tc.reason, spec.Substitute, err)
+		}
+	}
+}
+
+func TestVariablesAreBounded(t *testing.T) {
+	for reason, values := range map[string]map[string]string{
+		"one that is too long": {"a": strings.Repeat("x", maxVariableBytes+1)},
+		"too many": func() map[string]string {
+			m := map[string]string{}
+			for i := range maxVariables + 1 {
+				m[fmt.Sprintf("v%d", i)] = ""
+			}
+			return m
+		}(),
+	} {
+		if err := addVariables(map[string]string{}, values, "x"); fault.KindOf(err) != fault.Limit {
+			t.Errorf("%s: %v", reason, err)
+		}
+	}
+}
+
+func TestTreatment(t *testing.T) {
+	object := func(labels, annotations map[string]string) *unstructured.Unstructured {
+		u := &unstructured.Unstructured{Object: map[string]any{}}
+		u.SetLabels(labels)
+		u.SetAnnotations(annotations)
+		return u
+	}
+	mark := func(key, value string) map[string]string {
+		return map[string]string{"kustomize.toolkit.fluxcd.io/" + key: value}
+	}
+	for _, tc := range []struct {
+		reason string
+		object *unstructured.Unstructured
+		want   plan.Treatment
+	}{
+		{"as usual", object(nil, mark("ssa", "Override")), plan.Treatment{}},
+		{"left alone", object(nil, mark("reconcile", "Disabled")), plan.Treatment{Skip: "it is marked kustomize.toolkit.fluxcd.io/reconcile: disabled"}},
+		{"ignored, by a label", object(mark("ssa", "ignore"), nil), plan.Treatment{Skip: "it is marked kustomize.toolkit.fluxcd.io/ssa: Ignore"}},
+		{"created only", object(nil, mark("ssa", "IfNotPresent")), plan.Treatment{IfNotPresent: true}},
+		{"shared", object(nil, mark("ssa", "merge")), plan.Treatment{Merge: true}},
+		{"made anew", object(nil, mark("force", "Enabled")), plan.Treatment{Force: true}},
+		{"what is kept is applied", object(nil, mark("prune", "disabled")), plan.Treatment{}},
+	} {
+		if diff := cmp.Diff(tc.want, treatment(tc.object)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tc.reason, diff)
+		}
 	}
 }
 
@@ -92,18 +234,47 @@ func TestSpecRefuses(t *testing.T) {
 			ks.Spec.Decryption = &kustomizev1.Decryption{Provider: "sops"}
 		}, fault.Unsupported, "spec.decryption is not supported yet"},
 		{"all fields are named, in order", func(ks *kustomizev1.Kustomization) {
-			ks.Spec.NamePrefix = "x-"
-			ks.Spec.Images = []kustomize.Image{{Name: "nginx"}}
-			ks.Spec.DependsOn = []kustomizev1.DependencyReference{{Name: "crds"}}
-			ks.Spec.PostBuild = &kustomizev1.PostBuild{Substitute: map[string]string{"a": "b"}}
-		}, fault.Unsupported, "spec.dependsOn, spec.images, spec.namePrefix, spec.postBuild are not supported yet"},
+			ks.Spec.HealthCheckExprs = []kustomize.CustomHealthCheck{{APIVersion: "v1", Kind: "x"}}
+			ks.Spec.KubeConfig = &meta.KubeConfigReference{SecretRef: &meta.SecretKeyReference{Name: "x"}}
+			ks.Spec.DependsOn = []kustomizev1.DependencyReference{{Name: "crds"}, {Name: "x", ReadyExpr: "true"}}
+			ks.Spec.BuildMetadata = []kustomizev1.BuildMetadataOption{"originAnnotations"}
+		}, fault.Unsupported, "spec.buildMetadata, spec.dependsOn[1].readyExpr, spec.healthCheckExprs, spec.kubeConfig are not supported yet"},
 		{
-			"force replaces objects, which is not done", func(ks *kustomizev1.Kustomization) { ks.Spec.Force = true },
-			fault.Unsupported, "spec.force is not supported yet",
+			"a dependency of another namespace", func(ks *kustomizev1.Kustomization) {
+				ks.Spec.DependsOn = []kustomizev1.DependencyReference{{Name: "x", Namespace: "other"}}
+			},
+			fault.Refused, "can't access 'Kustomization/other/x', cross-namespace references have been blocked",
 		},
-		{"checks of single objects come later", func(ks *kustomizev1.Kustomization) {
-			ks.Spec.HealthChecks = []meta.NamespacedObjectKindReference{{Kind: "Deployment", Name: "web"}}
-		}, fault.Unsupported, "spec.healthChecks is not supported yet"},
+		{
+			"an image rule that says something else", func(ks *kustomizev1.Kustomization) {
+				ks.Spec.Images = []kustomize.Image{{Name: "nginx", NewTag: "1=2"}}
+			},
+			fault.Invalid, "spec.images[0]",
+		},
+		{"a field to ignore that is no pointer", func(ks *kustomizev1.Kustomization) {
+			ks.Spec.Ignore = []kustomizev1.IgnoreRule{{Paths: []string{"spec.replicas"}}}
+		}, fault.Invalid, "spec.ignore[0].paths"},
+		{"objects to ignore by expression", func(ks *kustomizev1.Kustomization) {
+			ks.Spec.Ignore = []kustomizev1.IgnoreRule{{Paths: []string{"/spec"}, Target: &kustomize.Selector{Name: "web-.*"}}}
+		}, fault.Unsupported, "spec.ignore[0].target.name"},
+		{"objects to ignore by label", func(ks *kustomizev1.Kustomization) {
+			ks.Spec.Ignore = []kustomizev1.IgnoreRule{{Paths: []string{"/spec"}, Target: &kustomize.Selector{LabelSelector: "a=b"}}}
+		}, fault.Unsupported, "spec.ignore[0].target.labelSelector"},
+		{"objects to ignore by version", func(ks *kustomizev1.Kustomization) {
+			ks.Spec.Ignore = []kustomizev1.IgnoreRule{{Paths: []string{"/spec"}, Target: &kustomize.Selector{Version: "v1"}}}
+		}, fault.Unsupported, "spec.ignore[0].target.version"},
+		{"a check of nothing", func(ks *kustomizev1.Kustomization) {
+			ks.Spec.HealthChecks = []meta.NamespacedObjectKindReference{{Kind: "Deployment"}}
+		}, fault.Invalid, "spec.healthChecks[0]"},
+		{"variables of something else", func(ks *kustomizev1.Kustomization) {
+			ks.Spec.PostBuild = &kustomizev1.PostBuild{SubstituteFrom: []kustomizev1.SubstituteReference{{Kind: "Pod", Name: "x"}}}
+		}, fault.Invalid, "spec.postBuild.substituteFrom[0]"},
+		{"a variable that no template could name", func(ks *kustomizev1.Kustomization) {
+			ks.Spec.PostBuild = &kustomizev1.PostBuild{Substitute: map[string]string{"a-b": "c"}}
+		}, fault.Invalid, `the variable "a-b" of spec.postBuild.substitute`},
+		{"variables that nobody can read", func(ks *kustomizev1.Kustomization) {
+			ks.Spec.PostBuild = &kustomizev1.PostBuild{SubstituteFrom: []kustomizev1.SubstituteReference{{Kind: "Secret", Name: "x"}}}
+		}, fault.NotFound, "Secret apps/x"},
 		{
 			"another kind of source", func(ks *kustomizev1.Kustomization) { ks.Spec.SourceRef.Kind = "Bucket" },
 			fault.Unsupported, "spec.sourceRef.kind Bucket is not supported yet",
@@ -153,6 +324,14 @@ func TestSpecAccepts(t *testing.T) {
 			"the default account is of the object's own namespace", func(ks *kustomizev1.Kustomization) { ks.Spec.ServiceAccountName = "" },
 			Options{DefaultServiceAccount: "default", Permissive: true},
 			"system:serviceaccount:apps:default",
+		},
+		{
+			"permissive permits other namespaces", func(ks *kustomizev1.Kustomization) {
+				ks.Spec.SourceRef.Namespace = "other"
+				ks.Spec.DependsOn = []kustomizev1.DependencyReference{{Name: "x", Namespace: "other"}}
+			},
+			Options{Permissive: true},
+			"system:serviceaccount:apps:deployer",
 		},
 		{
 			"permissive is the last resort", func(ks *kustomizev1.Kustomization) { ks.Spec.ServiceAccountName = "" },
@@ -243,11 +422,11 @@ func FuzzInventoryID(f *testing.F) {
 
 func TestMarks(t *testing.T) {
 	ours := map[string]string{"kustomize.toolkit.fluxcd.io/name": "web", "kustomize.toolkit.fluxcd.io/namespace": "apps"}
-	if got := Owner(ours, nil); got != "Kustomization/apps/web" {
+	if got := Owner(object.ID{}, ours, nil); got != "Kustomization/apps/web" {
 		t.Errorf("Owner: got %q", got)
 	}
 	delete(ours, "kustomize.toolkit.fluxcd.io/namespace")
-	if got := Owner(ours, nil); got != "" {
+	if got := Owner(object.ID{}, ours, nil); got != "" {
 		t.Errorf("Owner without a namespace: got %q", got)
 	}
 	for _, tc := range []struct {
@@ -260,8 +439,8 @@ func TestMarks(t *testing.T) {
 		{nil, map[string]string{"kustomize.toolkit.fluxcd.io/reconcile": "DISABLED"}, true},
 		{nil, map[string]string{"kustomize.toolkit.fluxcd.io/prune": "enabled"}, false},
 	} {
-		if got := Kept(tc.labels, tc.annotations); got != tc.want {
-			t.Errorf("Kept(%v, %v): got %t", tc.labels, tc.annotations, got)
+		if prune, del := Kept(tc.labels, tc.annotations); prune != tc.want || del != tc.want {
+			t.Errorf("Kept(%v, %v): got %t, %t", tc.labels, tc.annotations, prune, del)
 		}
 	}
 }
@@ -441,13 +620,34 @@ func TestNext(t *testing.T) {
 	}
 }
 
+// With a list of checks, the others do not count; what is held does.
+func TestJudgeListed(t *testing.T) {
+	someOnly := outcome{now: noon, generation: 1, revision: "r", wait: true, timeout: time.Minute, report: sickReport(health.Progressing)}
+	someOnly.checked = []delivery.Object{{ID: object.ID{Kind: "Pod", Name: "x"}, Desired: true, Health: &health.Verdict{Status: health.Healthy}}}
+	if v := someOnly.judge(); v.ready != "True" {
+		t.Errorf("what is not listed counts: %+v", v)
+	}
+	someOnly.report = &delivery.Report{Held: []object.ID{{Kind: "Namespace", Name: "shop"}}, HeldDigest: "d1"}
+	if v := someOnly.judge(); v.reason != "PruneHeld" || !strings.Contains(v.message, "Namespace/shop (annotate this object with holdfast.dev/confirm-prune=d1)") {
+		t.Errorf("held: %+v", v)
+	}
+	someOnly.report.Err = fault.New(fault.Waiting, "1 objects left the source")
+	if v := someOnly.judge(); v.reason != "PruneHeld" {
+		t.Errorf("held, as the engine tells it: %+v", v)
+	}
+	someOnly.report.Err = fault.New(fault.Rejected, "no")
+	if v := someOnly.judge(); v.reason != "ReconciliationFailed" {
+		t.Errorf("a failure comes first: %+v", v)
+	}
+}
+
 func TestNextPermissive(t *testing.T) {
-	o := outcome{now: noon, generation: 1, revision: "r", permissive: true, report: &delivery.Report{}}
+	o := outcome{now: noon, generation: 1, revision: "r", permissive: "own identity", report: &delivery.Report{}}
 	s := next(kustomizev1.KustomizationStatus{}, o)
-	if kinds(s.Conditions)["Permissive"] != "True OwnIdentity" {
+	if kinds(s.Conditions)["Permissive"] != "True PermissiveMode" {
 		t.Errorf("not shown: %v", kinds(s.Conditions))
 	}
-	o.permissive = false
+	o.permissive = ""
 	if s = next(s, o); kinds(s.Conditions)["Permissive"] != "" {
 		t.Errorf("still shown: %v", kinds(s.Conditions))
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
+	"strings"
 	"time"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
@@ -11,9 +13,9 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -22,11 +24,16 @@ import (
 )
 
 // receiverFields are the fields of a Receiver's spec that are supported. Events
-// mean nothing to type generic-hmac.
+// mean nothing to the generic types.
 var receiverFields = fields{
 	"type": nil, "interval": nil, "suspend": nil, "events": nil,
 	"secretRef": {"name": nil},
 	"resources": {"apiVersion": nil, "kind": nil, "name": nil, "namespace": nil, "matchLabels": nil},
+}
+
+// receiverTypes are the senders that are known.
+var receiverTypes = []string{
+	notificationv1.GenericReceiver, notificationv1.GenericHMACReceiver, notificationv1.GitHubReceiver, notificationv1.GitLabReceiver,
 }
 
 // receivers reconciles Receivers: it tells at which path each one listens.
@@ -37,36 +44,40 @@ type receivers struct {
 
 // Reconcile implements the controller runtime's reconciler.
 func (c *receivers) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
-	u, err := c.desk.get(ctx, req.NamespacedName)
-	if err != nil || u == nil {
-		return reconcile.Result{}, err
+	return dialect.Settle(c.reconcile(ctx, req.NamespacedName))
+}
+
+// reconcile looks once and returns when to look again; 0: when the object changes.
+// One that is only observed has its path from whoever serves it: the same.
+func (c *receivers) reconcile(ctx context.Context, name types.NamespacedName) (time.Duration, error) {
+	u, err := c.desk.get(ctx, name)
+	if err != nil || u == nil || c.env.Observing(u) {
+		return 0, err
+	}
+	if gone, err := c.env.HandBack(ctx, u); gone || err != nil {
+		return 0, err
 	}
 	r, bad := decode[notificationv1.Receiver](u)
 	if !r.DeletionTimestamp.IsZero() {
-		return reconcile.Result{}, c.desk.setFinalizer(ctx, u, false)
+		return 0, c.desk.setFinalizer(ctx, u, false)
 	}
-	if r.Spec.Suspend {
-		return reconcile.Result{}, nil
+	if dialect.Suspended(u) {
+		return 0, nil
 	}
 	token, problem := c.token(ctx, u, r, bad)
 	status := received(r, token, problem, c.env.Clock())
 	written, err := c.desk.setStatus(ctx, u, &r.Status, &status)
-	switch {
-	case apierrors.IsNotFound(err):
-		return reconcile.Result{}, nil
-	case apierrors.IsConflict(err):
-		return reconcile.Result{RequeueAfter: time.Millisecond}, nil
-	case err != nil:
-		return reconcile.Result{}, err
+	if err != nil {
+		return 0, err
 	}
 	if written && problem != nil {
 		c.env.Events.Event(u, corev1.EventTypeWarning, problem.reason(), clip(problem.err.Error(), maxEvent))
 	}
 	if problem != nil && problem.stalled {
-		return reconcile.Result{}, nil
+		return 0, nil
 	}
 	// The Secret is not watched.
-	return reconcile.Result{RequeueAfter: spread(max(r.GetInterval(), minInterval), r.UID)}, nil
+	return spread(max(r.GetInterval(), minInterval), r.UID), nil
 }
 
 // receiverProblem is why a Receiver does not listen.
@@ -112,9 +123,9 @@ func readToken(ctx context.Context, reader client.Reader, r *notificationv1.Rece
 
 // checkReceiver refuses what is not supported, by name, and what is not permitted.
 func checkReceiver(u *unstructured.Unstructured, r *notificationv1.Receiver) error {
-	if r.Spec.Type != notificationv1.GenericHMACReceiver {
+	if !slices.Contains(receiverTypes, r.Spec.Type) {
 		return fault.New(fault.Unsupported, "spec.type %s is not supported yet", r.Spec.Type).
-			WithHint("use %s", notificationv1.GenericHMACReceiver)
+			WithHint("use one of %s", strings.Join(receiverTypes, ", "))
 	}
 	spec, _ := u.Object["spec"].(map[string]any)
 	if err := unsupported(spec, receiverFields); err != nil {

@@ -22,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/source"
@@ -300,14 +301,16 @@ func TestRevisionName(t *testing.T) {
 	sha1, sha256 := strings.Repeat("a", 40), strings.Repeat("b", 64)
 	for want, r := range map[string]source.Revision{
 		"main@sha1:" + sha1:      {Branch: "main", Commit: sha1},
+		"v1@sha1:" + sha1:        {Tag: "v1", Commit: sha1},
+		"refs/x/1@sha1:" + sha1:  {Name: "refs/x/1", Commit: sha1},
 		"sha1:" + sha1:           {Commit: sha1},
 		"a@b/c@sha256:" + sha256: {Branch: "a@b/c", Commit: sha256},
 	} {
 		if got := RevisionName(r); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
-		if branch, commit := parseRevision(want); branch != r.Branch || commit != r.Commit {
-			t.Errorf("parseRevision(%s): %q %q", want, branch, commit)
+		if ref, commit := parseRevision(want); ref != r.Ref() || commit != r.Commit {
+			t.Errorf("parseRevision(%s): %q %q", want, ref, commit)
 		}
 	}
 }
@@ -323,8 +326,12 @@ func TestRefOf(t *testing.T) {
 		{"a branch", &sourcev1.GitRepositoryRef{Branch: "main"}, source.Ref{Branch: "main"}},
 		{"a commit needs no branch", &sourcev1.GitRepositoryRef{Commit: "abc"}, source.Ref{Commit: "abc"}},
 		{"a commit of a branch", &sourcev1.GitRepositoryRef{Commit: "abc", Branch: "main"}, source.Ref{Commit: "abc", Branch: "main"}},
+		{"a tag outweighs a branch", &sourcev1.GitRepositoryRef{Tag: "v1", Branch: "main"}, source.Ref{Tag: "v1"}},
+		{"a range outweighs a tag", &sourcev1.GitRepositoryRef{SemVer: "1.x", Tag: "v1"}, source.Ref{SemVer: "1.x"}},
+		{"a name outweighs a range", &sourcev1.GitRepositoryRef{Name: "refs/pull/1/head", SemVer: "1.x"}, source.Ref{Name: "refs/pull/1/head"}},
+		{"a commit outweighs a name", &sourcev1.GitRepositoryRef{Commit: "abc", Name: "refs/pull/1/head"}, source.Ref{Commit: "abc"}},
 	} {
-		if got := refOf(&sourcev1.GitRepository{Spec: sourcev1.GitRepositorySpec{Reference: tc.ref}}); got != tc.want {
+		if got := RefOf(&sourcev1.GitRepository{Spec: sourcev1.GitRepositorySpec{Reference: tc.ref}}); got != tc.want {
 			t.Errorf("%s: got %+v", tc.reason, got)
 		}
 	}
@@ -338,10 +345,13 @@ func TestCheckRepository(t *testing.T) {
 	}{
 		{"all that is supported", map[string]any{
 			"url": "https://x/y", "interval": "1m", "timeout": "60s", "suspend": false, "provider": "generic", "ignore": "*.md",
-			"secretRef": map[string]any{"name": "s"}, "ref": map[string]any{"branch": "main", "commit": "c"},
+			"secretRef": map[string]any{"name": "s"}, "proxySecretRef": map[string]any{"name": "p"}, "recurseSubmodules": false,
+			"ref": map[string]any{"branch": "main", "commit": "c", "tag": "t", "semver": "1.x", "name": "refs/x"},
 		}, ""},
 		{"signatures", map[string]any{"verify": map[string]any{"mode": "HEAD"}}, "spec.verify is not supported yet"},
-		{"tags", map[string]any{"ref": map[string]any{"tag": "v1"}}, "spec.ref.tag is not supported yet"},
+		{"submodules", map[string]any{"recurseSubmodules": true}, "spec.recurseSubmodules is not supported yet"},
+		{"parts of it", map[string]any{"sparseCheckout": []any{"a"}}, "spec.sparseCheckout is not supported yet"},
+		{"others in it", map[string]any{"include": []any{map[string]any{"repository": map[string]any{"name": "x"}}}}, "spec.include is not supported yet"},
 		{"a provider", map[string]any{"provider": "aws"}, "spec.provider aws is not supported yet"},
 		{"a field that did not exist when this was written", map[string]any{"later": map[string]any{"x": "y"}}, "spec.later is not supported yet"},
 	} {
@@ -359,34 +369,94 @@ func TestCheckRepository(t *testing.T) {
 	}
 }
 
-func TestCredentialOf(t *testing.T) {
-	secret := func(keys ...string) *corev1.Secret {
-		s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "git", UID: "u1", ResourceVersion: "7"}, Data: map[string][]byte{}}
-		for _, k := range keys {
-			s.Data[k] = []byte("secret-" + k)
+// secretOf makes a Secret that holds a value for each key.
+func secretOf(name string, keys ...string) *corev1.Secret {
+	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: name, UID: "u-" + types.UID(name), ResourceVersion: "7"}, Data: map[string][]byte{}}
+	for _, k := range keys {
+		key, value, set := strings.Cut(k, "=")
+		if !set {
+			value = "secret-" + key
 		}
-		return s
+		s.Data[key] = []byte(value)
 	}
-	c, err := credentialOf(secret("username", "password", "note"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if user, password := c.Basic(); user != "secret-username" || password != "secret-password" || c.ID != "apps/git@u1:7" {
-		t.Errorf("got %s %s %s", user, password, c.ID)
-	}
+	return s
+}
+
+func TestCredential(t *testing.T) {
+	const https, ssh = "https://x/y", "ssh://git@x/y"
 	for _, tc := range []struct {
-		secret *corev1.Secret
-		kind   fault.Kind
-		text   string
+		reason      string
+		url         string
+		auth, proxy []string // keys of the Secrets; nil: none is named
+		want        source.Secret
+		id          string
+		kind        fault.Kind
+		text        string
 	}{
-		{secret("username", "password", "ca.crt"), fault.Unsupported, "key ca.crt of Secret apps/git is not supported yet"},
-		{secret("bearerToken"), fault.Unsupported, "key bearerToken"},
-		{secret("username"), fault.Unauthorized, "does not hold username and password"},
+		{reason: "anonymous", url: https},
+		{
+			reason: "a password", url: https, auth: []string{"username", "password", "note"},
+			want: source.Secret{Username: "secret-username", Password: "secret-password"}, id: "apps/git@u-git:7",
+		},
+		{reason: "a token", url: https, auth: []string{"bearerToken"}, want: source.Secret{Token: "secret-bearerToken"}, id: "apps/git@u-git:7"},
+		{
+			reason: "an authority, by its older name too", url: https, auth: []string{"caFile"},
+			want: source.Secret{CA: []byte("secret-caFile")}, id: "apps/git@u-git:7",
+		},
+		{
+			reason: "the newer names count", url: https, auth: []string{"ca.crt", "caFile", "tls.crt", "certFile", "tls.key", "keyFile"},
+			want: source.Secret{CA: []byte("secret-ca.crt"), ClientCert: []byte("secret-tls.crt"), ClientKey: []byte("secret-tls.key")}, id: "apps/git@u-git:7",
+		},
+		{
+			reason: "a key for ssh; what is for https is not sent", url: ssh, auth: []string{"identity", "known_hosts", "password", "identity.pub", "bearerToken"},
+			want: source.Secret{SSHKey: []byte("secret-identity"), KnownHosts: []byte("secret-known_hosts"), Password: "secret-password"}, id: "apps/git@u-git:7",
+		},
+		{
+			reason: "a way", url: https, proxy: []string{"address=http://proxy:3128", "username", "password"},
+			want: source.Secret{Proxy: &source.Proxy{URL: "http://proxy:3128", Username: "secret-username", Password: "secret-password"}}, id: "proxy apps/way@u-way:7",
+		},
+		{
+			reason: "both are in the name", url: https, auth: []string{"bearerToken"}, proxy: []string{"address=socks5://proxy:1080"},
+			want: source.Secret{Token: "secret-bearerToken", Proxy: &source.Proxy{URL: "socks5://proxy:1080"}}, id: "apps/git@u-git:7 proxy apps/way@u-way:7",
+		},
+		{reason: "an app of GitHub", url: https, auth: []string{"githubAppID", "password"}, kind: fault.Unsupported, text: "key githubAppID of Secret apps/git is not supported yet"},
+		{reason: "half a password", url: https, auth: []string{"username"}, kind: fault.Unauthorized, text: "does not hold username and password"},
+		{reason: "two ways to authenticate", url: https, auth: []string{"username", "password", "bearerToken"}, kind: fault.Unauthorized, text: "both a bearerToken and"},
+		{reason: "a certificate without its key", url: https, auth: []string{"tls.crt"}, kind: fault.Unauthorized, text: "does not hold tls.key"},
+		{reason: "a key without its certificate", url: https, auth: []string{"keyFile"}, kind: fault.Unauthorized, text: "does not hold tls.crt"},
+		{reason: "nothing that helps", url: https, auth: []string{"identity", "known_hosts"}, kind: fault.Unauthorized, text: "does not hold username and password, bearerToken"},
+		{reason: "ssh without a Secret", url: ssh, kind: fault.Unauthorized, text: "spec.secretRef names no Secret"},
+		{reason: "ssh without a key", url: ssh, auth: []string{"known_hosts"}, kind: fault.Unauthorized, text: "does not hold identity"},
+		{reason: "ssh with any server", url: ssh, auth: []string{"identity"}, kind: fault.Unauthorized, text: "does not hold known_hosts"},
+		{reason: "a way to nowhere", url: https, proxy: []string{"username"}, kind: fault.Unauthorized, text: "Secret apps/way does not hold address"},
+		{reason: "no way", url: https, proxy: []string{"address=file:///etc"}, kind: fault.Invalid, text: "not the URL of a proxy"},
+		{reason: "credentials where they would be logged", url: https, proxy: []string{"address=http://u:secret-p@proxy"}, kind: fault.Invalid, text: "holds credentials"},
 	} {
-		_, err := credentialOf(tc.secret)
-		if err == nil || err.Kind != tc.kind || !strings.Contains(err.Error(), tc.text) || strings.Contains(err.Error(), "secret-") {
-			t.Errorf("got %v, want %s: %s", err, tc.kind, tc.text)
-		}
+		t.Run(tc.reason, func(t *testing.T) {
+			repo := gitRepository("fleet", tc.url, nil)
+			var objects []client.Object
+			if tc.auth != nil {
+				repo.Spec.SecretRef = &meta.LocalObjectReference{Name: "git"}
+				objects = append(objects, secretOf("git", tc.auth...))
+			}
+			if tc.proxy != nil {
+				repo.Spec.ProxySecretRef = &meta.LocalObjectReference{Name: "way"}
+				objects = append(objects, secretOf("way", tc.proxy...))
+			}
+			c, err := credential(t.Context(), newHookPlace(t, objects...).client, repo)
+			if tc.text != "" {
+				if err == nil || err.Kind != tc.kind || !strings.Contains(err.Error(), tc.text) || strings.Contains(err.Error(), "secret-") {
+					t.Errorf("got %v, want %s: %s", err, tc.kind, tc.text)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.want, c.Secret()); diff != "" || c.ID != tc.id {
+				t.Errorf("ID %q, want %q; secret (-want +got):\n%s", c.ID, tc.id, diff)
+			}
+		})
 	}
 }
 

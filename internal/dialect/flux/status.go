@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfastcd/holdfast/internal/delivery"
+	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/health"
 	"github.com/holdfastcd/holdfast/internal/object"
@@ -30,8 +31,8 @@ type outcome struct {
 	requested  string // the token of a manual request
 	revision   string // as a status names it; empty if there was none to deliver
 	path       string
-	permissive bool // delivered with Holdfast's own identity
-	rendered   bool // was rendered, or known to render, other than the pass before
+	permissive string // what only permissive mode permits of it; empty: nothing
+	rendered   bool   // was rendered, or known to render, other than the pass before
 
 	// early is why the engine was not even asked, and under which reason; stalled
 	// if only a change of the object helps.
@@ -39,9 +40,10 @@ type outcome struct {
 	reason  string
 	stalled bool
 
-	report  *delivery.Report // nil with early
-	wait    bool             // health is part of being ready
-	waited  time.Duration    // for this revision
+	report  *delivery.Report  // nil with early
+	wait    bool              // health is part of being ready
+	checked []delivery.Object // the objects whose health that is; nil: all
+	waited  time.Duration     // for this revision
 	timeout time.Duration
 }
 
@@ -53,6 +55,9 @@ type verdict struct {
 	stalled bool
 	// sick: everything is applied, and its health is what is missing.
 	sick bool
+	// event: something else has to change first, and says so; terminal: trying
+	// again without a change is pointless.
+	event, terminal bool
 }
 
 func (v verdict) pending() bool { return v.ready == metav1.ConditionUnknown }
@@ -60,16 +65,23 @@ func (v verdict) pending() bool { return v.ready == metav1.ConditionUnknown }
 // judge decides what an outcome means.
 func (o outcome) judge() verdict {
 	if o.early != nil {
-		return verdict{ready: metav1.ConditionFalse, reason: o.reason, message: o.early.Error(), stalled: o.stalled}
+		return verdict{
+			ready: metav1.ConditionFalse, reason: o.reason, message: o.early.Error(), stalled: o.stalled,
+			event: o.reason != meta.BuildFailedReason, terminal: o.early.Kind.Terminal(),
+		}
+	}
+	if onlyHeld(*o.report) {
+		return verdict{ready: metav1.ConditionFalse, reason: reasonHeld, message: held(*o.report), event: true}
 	}
 	if err := o.report.Err; err != nil {
 		return o.judgeError(err)
 	}
-	if !o.wait || o.report.Health.Status == health.Healthy || o.report.Health.Status == health.Suspended {
+	state := worst(o.counted())
+	if !o.wait || state == health.Healthy || state == health.Suspended {
 		return verdict{ready: metav1.ConditionTrue, reason: meta.ReconciliationSucceededReason, message: "Applied revision: " + o.revision}
 	}
-	sick := strings.Join(unhealthy(o.report.Objects), "; ")
-	if o.report.Health.Status == health.Degraded || o.waited >= o.timeout {
+	sick := strings.Join(unhealthy(o.counted()), "; ")
+	if state == health.Degraded || o.waited >= o.timeout {
 		return verdict{
 			ready: metav1.ConditionFalse, reason: meta.HealthCheckFailedReason, sick: true,
 			message: fmt.Sprintf("health check failed after %s: %s", o.waited.Round(time.Second), sick),
@@ -78,8 +90,61 @@ func (o outcome) judge() verdict {
 	return verdict{ready: metav1.ConditionUnknown, reason: meta.ProgressingReason, message: "waiting for " + sick, sick: true}
 }
 
+// counted are the objects whose health is part of being ready.
+func (o outcome) counted() []delivery.Object {
+	if o.checked != nil {
+		return o.checked
+	}
+	return o.report.Objects
+}
+
+// worst is the health of all that count.
+func worst(objects []delivery.Object) health.Status {
+	var verdicts []health.Verdict
+	for _, o := range objects {
+		if counts(o) {
+			verdicts = append(verdicts, *o.Health)
+		}
+	}
+	return health.Aggregate(verdicts).Status
+}
+
+// counts reports whether an object's health is part of its delivery's.
+func counts(o delivery.Object) bool { return o.Desired && !o.Unjudged && o.Health != nil }
+
+// onlyHeld reports whether prunes that wait for a word are all that is missing.
+func onlyHeld(report delivery.Report) bool {
+	if len(report.Held) == 0 || report.Err != nil && report.Err.Kind != fault.Waiting {
+		return false
+	}
+	return !slices.ContainsFunc(report.Objects, func(o delivery.Object) bool {
+		return o.Desired && (o.Outcome == delivery.Waiting || o.Outcome == delivery.Skipped)
+	})
+}
+
+// held tells what waits for a word, and which.
+func held(report delivery.Report) string {
+	names := make([]string, 0, len(report.Held))
+	for _, id := range report.Held {
+		names = append(names, title(id))
+	}
+	if len(names) > maxNamed {
+		names = append(names[:maxNamed:maxNamed], fmt.Sprintf("and %d more", len(names)-maxNamed))
+	}
+	return fmt.Sprintf("everything is applied, but %d objects that left the source are not deleted before somebody confirms it: %s (annotate this object with %s=%s)",
+		len(report.Held), strings.Join(names, ", "), dialect.AnnotationConfirm, report.HeldDigest)
+}
+
+// found is what a pass that only observed found out.
+func (o outcome) found() delivery.Report {
+	if o.report != nil {
+		return *o.report
+	}
+	return delivery.Report{Err: o.early, Observed: true}
+}
+
 func (o outcome) judgeError(err *fault.Error) verdict {
-	v := verdict{ready: metav1.ConditionFalse, message: err.Error()}
+	v := verdict{ready: metav1.ConditionFalse, message: err.Error(), terminal: err.Kind.Terminal()}
 	switch {
 	case err.Kind == fault.Waiting && o.waited < o.timeout:
 		v.ready, v.reason = metav1.ConditionUnknown, meta.ProgressingReason
@@ -147,7 +212,7 @@ const maxNamed = 5
 func unhealthy(objects []delivery.Object) []string {
 	var names []string
 	for _, o := range objects {
-		if !o.Desired || o.Health == nil || o.Health.Status == health.Healthy || o.Health.Status == health.Suspended {
+		if !counts(o) || o.Health.Status == health.Healthy || o.Health.Status == health.Suspended {
 			continue
 		}
 		text := string(o.Health.Status)
@@ -210,8 +275,7 @@ func (o outcome) setConditions(b board, v verdict) {
 		b.progress(v.stalled, false, v.reason, v.message)
 	}
 	o.setHealthy(b, v)
-	b.flag(conditionPermissive, o.permissive, "OwnIdentity",
-		"delivered with Holdfast's own identity, because spec.serviceAccountName is not set and permissive mode is on")
+	b.flag(conditionPermissive, o.permissive != "", "PermissiveMode", o.permissive)
 }
 
 // setHealthy sets the condition that is there only where health was asked for.

@@ -101,7 +101,7 @@ func Check(u *unstructured.Unstructured) error {
 	case kustomizev1.KustomizationKind:
 		return checked(u, func(u *unstructured.Unstructured, ks *kustomizev1.Kustomization) error {
 			spec, _ := u.Object["spec"].(map[string]any)
-			return checkFields(spec, ks)
+			return Options{}.checkFields(spec, ks)
 		})
 	default:
 		return fault.New(fault.Unsupported, "the kind %s is not supported", kind)

@@ -1,0 +1,111 @@
+package dialect
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfastcd/holdfast/internal/delivery"
+	"github.com/holdfastcd/holdfast/internal/plan"
+)
+
+// Settle turns the end of a pass, and when the next one is due by the clock (0:
+// an event will bring it), into what the controller runtime is told. An object
+// that changed since it was read is looked at again at once; the end of one that
+// is gone is on its way. What comes by the clock is not urgent, whatever brought
+// it here this time.
+func Settle(after time.Duration, err error) (reconcile.Result, error) {
+	switch {
+	case apierrors.IsConflict(err):
+		after, err = time.Millisecond, nil
+	case apierrors.IsNotFound(err):
+		err = nil
+	}
+	priority := int(Untouched)
+	return reconcile.Result{RequeueAfter: after, Priority: &priority}, err
+}
+
+// Memories hold what is remembered of objects between their passes. The zero
+// value is ready, and safe for concurrent use.
+type Memories[T any] struct {
+	mu sync.Mutex
+	of map[types.NamespacedName]*T
+}
+
+// Of returns the memory of an object, a new one at first sight.
+func (m *Memories[T]) Of(name types.NamespacedName) *T {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	known, ok := m.of[name]
+	if !ok {
+		if m.of == nil {
+			m.of = map[types.NamespacedName]*T{}
+		}
+		known = new(T)
+		m.of[name] = known
+	}
+	return known
+}
+
+// Drop forgets an object and returns what was remembered; nil if nothing was.
+func (m *Memories[T]) Drop(name types.NamespacedName) *T {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	known := m.of[name]
+	delete(m.of, name)
+	return known
+}
+
+// Finding tells what a pass that only observed would do: to Observed, and in the
+// log, with counts, if that is not what it said last. It returns what it says now.
+func (e *Env) Finding(id delivery.ID, report delivery.Report, last string) string {
+	if e.Observed != nil {
+		e.Observed(id, report)
+	}
+	says := summary(report)
+	args := []any{"delivery", id.String(), "would", says}
+	if report.Err != nil {
+		args = append(args, "error", report.Err.Error())
+		says += ": " + report.Err.Error()
+	}
+	if says == last {
+		return last
+	}
+	e.Log.Info("observed", args...)
+	return says
+}
+
+// summary counts what a report would change: "2 create, 1 prune".
+func summary(report delivery.Report) string {
+	counts := map[string]int{}
+	for _, o := range report.Objects {
+		switch {
+		case o.Outcome == delivery.Left && o.Op != "":
+			counts[string(o.Op)]++
+		case o.Outcome != delivery.Unchanged && o.Outcome != delivery.Exempt:
+			counts[string(o.Outcome)]++
+		}
+	}
+	if len(counts) == 0 {
+		return "nothing"
+	}
+	parts := make([]string, 0, len(counts))
+	for _, what := range slices.Sorted(maps.Keys(counts)) {
+		parts = append(parts, strconv.Itoa(counts[what])+" "+what)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// AnnotationConfirm confirms, on the resource of a delivery, the prunes that wait
+// for a word: its value is the digest that the resource's condition names.
+const AnnotationConfirm = plan.ConfirmAnnotation
+
+// Brake is what stops a delivery that would delete a lot.
+func Brake() plan.Brake { return plan.DefaultBrake() }
