@@ -31,9 +31,11 @@ const DefaultNamespace = "holdfast-system"
 
 const (
 	tenantRole      = "holdfast-tenant"
+	serveRole       = "holdfast-serve"
 	kindNamespace   = "Namespace"
 	kindDeployment  = "Deployment"
 	kindRoleBinding = "RoleBinding"
+	kindClusterRole = "ClusterRole"
 	kindClusterBind = "ClusterRoleBinding"
 )
 
@@ -58,6 +60,12 @@ type Options struct {
 	// Permissive lets deliveries that name no account be made by Holdfast's own, which
 	// is given cluster-admin for it, as Argo CD and Flux are by default.
 	Permissive bool
+	// Observe runs beside Argo CD or Flux and writes nothing: Holdfast's own account gets
+	// no right to. Acting as the tenants' accounts, for dry runs, it keeps.
+	Observe bool
+	// Takeover observes too, and delivers what is taken over from the peer, resource by
+	// resource: the rights are those of a whole installation.
+	Takeover bool
 	// Args are further arguments of the controller.
 	Args []string
 }
@@ -105,6 +113,9 @@ func YAML(objs []*unstructured.Unstructured) ([]byte, error) {
 }
 
 func (o Options) validate() error {
+	if o.Observe && o.Takeover {
+		return fault.New(fault.Invalid, "--observe has no right to take anything over").WithHint("give --observe or --takeover")
+	}
 	for _, ns := range append([]string{o.Namespace}, o.Tenants...) {
 		if len(validation.IsDNS1123Label(ns)) > 0 {
 			return fault.New(fault.Invalid, "%q is not a name for a namespace", ns).
@@ -144,6 +155,9 @@ func (o Options) adapt(obj *unstructured.Unstructured) error {
 	if err := o.adaptSubjects(obj); err != nil {
 		return err
 	}
+	if o.Observe && obj.GetKind() == kindClusterRole && obj.GetName() == serveRole {
+		return readOnly(obj)
+	}
 	if obj.GetKind() != kindDeployment {
 		return nil
 	}
@@ -162,6 +176,31 @@ func (o Options) adaptSubjects(obj *unstructured.Unstructured) error {
 		}
 	}
 	return unstructured.SetNestedSlice(obj.Object, subjects, "subjects")
+}
+
+// readOnly leaves the verbs of a role that read, and the rules that have one.
+func readOnly(role *unstructured.Unstructured) error {
+	rules, _, err := unstructured.NestedSlice(role.Object, "rules")
+	if err != nil {
+		return err
+	}
+	var left []any
+	for _, rule := range rules {
+		m, _ := rule.(map[string]any)
+		verbs, _, err := unstructured.NestedStringSlice(m, "verbs")
+		if err != nil {
+			return err
+		}
+		verbs = slices.DeleteFunc(verbs, func(v string) bool { return !slices.Contains([]string{"get", "list", "watch"}, v) })
+		if len(verbs) == 0 {
+			continue
+		}
+		if err := unstructured.SetNestedStringSlice(m, verbs, "verbs"); err != nil {
+			return err
+		}
+		left = append(left, m)
+	}
+	return unstructured.SetNestedSlice(role.Object, left, "rules")
 }
 
 func (o Options) adaptPod(obj *unstructured.Unstructured) error {
@@ -183,6 +222,9 @@ func (o Options) adaptPod(obj *unstructured.Unstructured) error {
 	}
 	if o.Permissive {
 		args = append(args, "--permissive")
+	}
+	if o.Observe || o.Takeover {
+		args = append(args, "--observe")
 	}
 	if err := unstructured.SetNestedStringSlice(c, append(args, o.Args...), "args"); err != nil {
 		return err

@@ -380,7 +380,6 @@ func TestManifests(t *testing.T) {
 		"ClusterRole holdfast-watch", "ClusterRoleBinding holdfast-watch",
 		"ClusterRole holdfast-serve", "ClusterRoleBinding holdfast-serve",
 		"ClusterRole holdfast-tenant", "ClusterRoleBinding holdfast-tenant",
-		"holdfast-system/Role holdfast-lease", "holdfast-system/RoleBinding holdfast-lease",
 		"holdfast-system/Service holdfast", "holdfast-system/NetworkPolicy holdfast",
 		"holdfast-system/Deployment holdfast",
 	}
@@ -428,6 +427,17 @@ func TestOptions(t *testing.T) {
 			reason:  "own identity without rights would fail every delivery; the flag and the right go together",
 			options: deploy.Options{Permissive: true, Namespace: "gitops"},
 			has:     []string{"- --permissive", "name: cluster-admin\nsubjects:\n- kind: ServiceAccount\n  name: holdfast\n  namespace: gitops"},
+		},
+		"Observe": {
+			reason:  "who only looks gets no right to write, and the controller knows",
+			options: deploy.Options{Observe: true}, has: []string{"- --observe", "impersonate"}, hasNot: []string{"- patch", "- update", "- create"},
+		},
+		"Takeover": {
+			reason:  "to deliver one resource takes the rights of an installation",
+			options: deploy.Options{Takeover: true}, has: []string{"- --observe", "- patch"},
+		},
+		"ObserveAndTakeover": {
+			reason: "one has no rights for the other", options: deploy.Options{Observe: true, Takeover: true}, fails: true, kind: fault.Invalid,
 		},
 		"Strict": {
 			reason: "nobody gets cluster-admin without asking", hasNot: []string{"cluster-admin", "--permissive"},
@@ -485,9 +495,9 @@ func TestTenantsNarrow(t *testing.T) {
 func TestLeastPrivilege(t *testing.T) {
 	// Writing verbs, and the groups in which they are granted.
 	writes := map[string][]string{
-		"patch":  {"source.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io", "notification.toolkit.fluxcd.io", "argoproj.io", "", "events.k8s.io", "coordination.k8s.io"},
-		"update": {"source.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io", "notification.toolkit.fluxcd.io", "argoproj.io", "coordination.k8s.io"},
-		"create": {"", "events.k8s.io", "coordination.k8s.io"},
+		"patch":  {"source.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io", "notification.toolkit.fluxcd.io", "argoproj.io", "", "events.k8s.io"},
+		"update": {"source.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io", "notification.toolkit.fluxcd.io", "argoproj.io"},
+		"create": {"", "events.k8s.io"},
 	}
 	for _, obj := range manifests(t, deploy.Options{}) {
 		if obj.GetKind() != "ClusterRole" && obj.GetKind() != "Role" {

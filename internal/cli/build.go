@@ -27,22 +27,29 @@ const buildExamples = `  # what does this Kustomization deliver?
   # the same of an Application, under the rules of its project
   holdfast build -f root.yaml -f project.yaml --source .
 
+  # a chart, as a newer cluster would have it
+  holdfast build -f app.yaml --source . --kube-version 1.36.0 --api-versions monitoring.coreos.com/v1
+
   # what does a change deliver differently?
   diff <(holdfast build -f app.yaml --source ../main) <(holdfast build -f app.yaml --source .)`
 
 func newBuild(p Process) *cobra.Command {
 	var files []string
 	var dir string
+	var capabilities render.Capabilities
 	cmd := &cobra.Command{
 		Use:   "build -f FILE --source DIR",
 		Short: "Print what a delivery would apply, with no cluster",
 		Long: `Print the objects that Flux Kustomizations and Argo CD Applications would apply,
 complete and in order, as YAML. The same code renders them as in the controller; no
 cluster is asked. Every delivery in the files is built from the same directory,
-whatever repository it names.
+whatever repository it names. Variables that a Kustomization takes from ConfigMaps and
+Secrets are read from those in the files.
 
 The scope of kinds is known for those of Kubernetes, of Flux and Argo CD, and those
-that the delivery itself defines. Others are taken as namespaced, with a warning.`,
+that the delivery itself defines. Others are taken as namespaced, with a warning.
+
+Exit codes: 0 everything is printed; 2 something cannot be built.`,
 		Example: buildExamples,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			objects, err := readObjects(p, files)
@@ -53,20 +60,24 @@ that the delivery itself defines. Others are taken as namespaced, with a warning
 			if err != nil {
 				return err
 			}
-			return buildDeliveries(cmd.Context(), asked, dir, p)
+			return buildDeliveries(cmd.Context(), asked, dir, capabilities, p)
 		},
 	}
 	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "`FILE` with Kustomizations or Applications, - for standard input; repeatable")
 	cmd.Flags().StringVar(&dir, "source", ".", "`DIR` that stands for the root of the repository")
+	cmd.Flags().StringVar(&capabilities.KubeVersion, "kube-version", "", "`VERSION` of Kubernetes that charts are told (default: that of the library)")
+	cmd.Flags().StringSliceVar(&capabilities.APIVersions, "api-versions", nil, "`APIS` that charts are told the cluster has, as group/version or group/version/Kind; repeatable")
 	return cmd
 }
 
-func buildDeliveries(ctx context.Context, asked requested, dir string, p Process) error {
+func buildDeliveries(ctx context.Context, asked requested, dir string, capabilities render.Capabilities, p Process) error {
 	revision, err := directory(dir)
 	if err != nil {
 		return err
 	}
-	specs, err := asked.specs(revision, previewOptions{Permissive: true})
+	specs, err := asked.specs(revision, previewOptions{
+		Permissive: true, variables: asked.variable, capabilities: func() render.Capabilities { return capabilities },
+	})
 	if err != nil {
 		return err
 	}
@@ -84,6 +95,7 @@ func buildDeliveries(ctx context.Context, asked requested, dir string, p Process
 		if err := printPlan(p.Out, composed); err != nil {
 			return err
 		}
+		warn(p.Err, composed)
 	}
 	return nil
 }
@@ -107,6 +119,18 @@ func printPlan(w io.Writer, composed plan.Plan) error {
 		}
 	}
 	return nil
+}
+
+// warn tells what was changed of the manifests, or is not what it seems.
+func warn(w io.Writer, composed plan.Plan) {
+	for _, a := range composed.Actions() {
+		if a.Desired == nil {
+			continue
+		}
+		for _, text := range a.Desired.Warnings {
+			fmt.Fprintf(w, "holdfast: warning: %s: %s: %s\n", plain(place(a.Desired.Origin.File, a.Desired.Origin.Line)), plain(a.ID.String()), plain(text))
+		}
+	}
 }
 
 // offline are the kinds known without a cluster: it renders, and learns from what

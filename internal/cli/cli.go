@@ -120,6 +120,7 @@ func newRoot(p Process) *cobra.Command {
 	root.SetFlagErrorFunc(wrongUsage)
 	root.AddCommand(
 		newController(p), newInstall(p), newBuild(p), newDiff(p), newGet(p), newHealth(p), newDemo(p), newVersion(p), newWorker(),
+		newSync(p), newRollback(p), newSuspend(p), newResume(p), newTakeover(p), newHandback(p),
 	)
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveDefault)
 	for _, cmd := range root.Commands() {

@@ -32,6 +32,7 @@ func (o *Controller) bind(s settings) {
 	s.toggle(&o.Permissive, "permissive", "UNSAFE: write with Holdfast's own account where a delivery names none; shown on every object that it affects")
 	s.text(&o.DefaultServiceAccount, "default-service-account", "", "`NAME` of the account, in their own namespace, of Kustomizations that name none (default: they are refused)")
 	s.text(&o.ArgoNamespace, "argocd-namespace", argoNamespace, "`NAMESPACE` of Applications and AppProjects")
+	s.toggle(&o.Observe, "observe", "write nothing, beside Argo CD or Flux, and tell at /observe what would change; but deliver what 'holdfast takeover' took over")
 	s.number(&o.Concurrency, "concurrency", 8, "how many deliveries of one kind are worked on at once")
 	s.number(&o.Workers, "workers", 0, "how many workers render at once (default: one for each processor, 2 at most)")
 	o.WorkerMemory = 256 << 20
@@ -81,6 +82,9 @@ const controllerExamples = `  # in a cluster, where 'holdfast install' puts it
   holdfast install --crds-only
   holdfast controller --kubeconfig ~/.kube/config --data-dir ./data --listen 127.0.0.1:8080
 
+  # beside Argo CD or Flux, writing nothing
+  holdfast controller --observe --data-dir /data
+
   # settings in the environment
   HOLDFAST_LOG_LEVEL=debug HOLDFAST_DATA_DIR=/data holdfast controller`
 
@@ -92,11 +96,16 @@ func newController(p Process) *cobra.Command {
 		Long: `Deliver what the cluster's Flux and Argo CD resources ask for, and revert what others
 change.
 
+With --observe it runs beside Argo CD or Flux: it does everything but the writes, and
+reports what it would change, except for what was taken over (holdfast takeover).
+Without it, what a peer still writes to is only observed, until the peer is quiet.
+
 Everything is written as the service account that a delivery names; Holdfast's own
 account watches, and reads what deliveries refer to. The one HTTP port serves
   /api/webhook     GitHub's push event, signed with the secret of Argo CD's argocd-secret
   /hook/           Flux Receivers
   /gitrepository/  artifacts of GitRepositories
+  /observe         what would change of deliveries that are only observed
   /metrics /healthz /readyz`,
 		Example: controllerExamples,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"encoding/base64"
 	"errors"
+	"maps"
 	"os"
 	"strings"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/dialect/argo"
 	"github.com/holdfastcd/holdfast/internal/dialect/flux"
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/tree"
 )
@@ -32,6 +35,7 @@ type requested struct {
 	applications   []*api.Application
 	repositories   []*sourcev1.GitRepository
 	projects       []*api.AppProject
+	configs        []*unstructured.Unstructured // ConfigMaps and Secrets that variables may come from
 }
 
 // find picks the custom resources out of objects. Errors are Invalid: a field
@@ -65,6 +69,8 @@ func (r *requested) take(o *unstructured.Unstructured) error {
 		return into(o, argoNamespace, &r.applications)
 	case "AppProject.argoproj.io":
 		return into(o, argoNamespace, &r.projects)
+	case "ConfigMap", "Secret":
+		r.configs = append(r.configs, o)
 	}
 	return nil
 }
@@ -104,7 +110,9 @@ func (r *requested) specs(revision source.Revision, o previewOptions) ([]deliver
 	for _, ks := range r.kustomizations {
 		filtered := revision
 		filtered.Tree = flux.Filter(revision.Tree, r.ignored(ks))
-		spec, err := flux.Spec(ks, filtered, flux.Options{DefaultServiceAccount: o.DefaultServiceAccount, Permissive: o.Permissive})
+		spec, err := flux.Spec(ks, filtered, flux.Options{
+			DefaultServiceAccount: o.DefaultServiceAccount, Permissive: o.Permissive, Variables: o.variables,
+		})
 		if err != nil {
 			return nil, named(err, kustomizev1.KustomizationKind, ks.Namespace, ks.Name)
 		}
@@ -124,6 +132,43 @@ func (r *requested) specs(revision source.Revision, o previewOptions) ([]deliver
 type previewOptions struct {
 	DefaultServiceAccount string
 	Permissive            bool
+
+	// variables reads what Kustomizations take variables from; capabilities are what
+	// charts are told of the cluster; nil: neither is known.
+	variables    func(flux.VariablesRef) (map[string]string, error)
+	capabilities func() render.Capabilities
+}
+
+// variable reads variables from the ConfigMaps and Secrets in the files.
+func (r *requested) variable(ref flux.VariablesRef) (map[string]string, error) {
+	for _, o := range r.configs {
+		if o.GetKind() != ref.Kind || o.GetName() != ref.Name || o.GetNamespace() != "" && o.GetNamespace() != ref.Namespace {
+			continue
+		}
+		at := ref.Kind + "/" + ref.Namespace + "/" + ref.Name
+		var config struct {
+			Data       map[string]string `json:"data"`
+			StringData map[string]string `json:"stringData"`
+		}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &config); err != nil {
+			return nil, fault.New(fault.Invalid, "it cannot be read").On(at) // the error would repeat a value
+		}
+		values := map[string]string{}
+		for key, value := range config.Data {
+			if ref.Kind == "Secret" {
+				plain, err := base64.StdEncoding.DecodeString(value)
+				if err != nil {
+					return nil, fault.New(fault.Invalid, "the key %s is not base64", key).On(at)
+				}
+				value = string(plain)
+			}
+			values[key] = value
+		}
+		maps.Copy(values, config.StringData)
+		return values, nil
+	}
+	return nil, fault.New(fault.NotFound, "%s %s/%s, which spec.postBuild.substituteFrom names, is not in the files", ref.Kind, ref.Namespace, ref.Name).
+		WithHint("give it with -f as well, or use 'holdfast diff', which reads it from the cluster")
 }
 
 func (r *requested) application(app *api.Application, revision source.Revision, o previewOptions) (delivery.Spec, error) {
@@ -131,7 +176,9 @@ func (r *requested) application(app *api.Application, revision source.Revision, 
 	if err != nil {
 		return delivery.Spec{}, err
 	}
-	return argo.Spec(app, project, revision, argo.Options{Namespace: app.Namespace, Permissive: o.Permissive, AllowFileURLs: true})
+	return argo.Spec(app, project, revision, argo.Options{
+		Namespace: app.Namespace, Permissive: o.Permissive, AllowFileURLs: true, Capabilities: o.capabilities,
+	})
 }
 
 // rulesFor returns the rules of an Application's project; where nobody knows it,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"strings"
 
@@ -13,110 +14,163 @@ import (
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "github.com/holdfastcd/holdfast/api/argo/v1alpha1"
+	"github.com/holdfastcd/holdfast/internal/cluster"
 	"github.com/holdfastcd/holdfast/internal/controller"
 	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/dialect/argo"
+	"github.com/holdfastcd/holdfast/internal/dialect/flux"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/overview"
 	"github.com/holdfastcd/holdfast/internal/plan"
+	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/source/git"
 )
 
 // Diff says what to compare with which cluster.
 type Diff struct {
-	Connection
+	Order
 	previewOptions
 
 	Files         []string
+	All           bool
 	Source        string
-	Output        string
 	ArgoNamespace string
 }
 
-func (o *Diff) bind(s settings) {
-	o.Connection.bind(s)
+// bindComparison binds what decides how a delivery is compared.
+func (o *Diff) bindComparison(s settings) {
 	s.text(&o.DefaultServiceAccount, "default-service-account", "", "as given to the controller: the account of Kustomizations that name none")
 	s.toggle(&o.Permissive, "permissive", "as given to the controller: deliveries that name no account use your own identity")
 	s.text(&o.ArgoNamespace, "argocd-namespace", argoNamespace, "`NAMESPACE` of AppProjects")
-	s.flags.StringArrayVarP(&o.Files, "filename", "f", nil, "`FILE` with Kustomizations or Applications, - for standard input; repeatable")
 	s.flags.StringVar(&o.Source, "source", "", "`DIR` that stands for the root of the repository (default: fetch it, without credentials)")
-	s.flags.StringVarP(&o.Output, "output", "o", "text", "text, json or yaml")
 }
 
-const diffExamples = `  # what would this checkout change?
+const diffExamples = `  # what differs from what is in Git now?
+  holdfast diff app/shop
+  holdfast diff --all -n team-a
+
+  # what would this checkout change?
   holdfast diff -f clusters/dev/apps.yaml --source .
 
-  # what differs from what is in Git now, for a script
+  # for a script, of a delivery that is not in the cluster yet
   holdfast diff -f app.yaml -o json`
 
 func newDiff(p Process) *cobra.Command {
 	var o Diff
 	cmd := &cobra.Command{
-		Use:   "diff -f FILE [--source DIR]",
+		Use:   "diff {-f FILE | [KIND/]NAME... | --all} [--source DIR]",
 		Short: "Show what a delivery would change in the cluster",
 		Long: `Show what Flux Kustomizations and Argo CD Applications would change in the cluster:
 the very plan that the controller would execute, made by the same code. Reads and dry
 runs are sent as the delivery's own account, which you must be permitted to
 impersonate; nothing is changed. Values of Secrets are never shown.
 
+Which deliveries is said by files, by name, or by --all. ` + naming + `
+
 What is already delivered is read from the status of the resource in the cluster, if
-it is there, so that objects that would be pruned are shown as well.
+it is there, so that objects that would be pruned are shown as well. A prune that is
+held back until somebody confirms it is shown as such, with the word to say.
 
 Exit codes: 0 nothing would change; 1 there are changes; 2 the comparison failed.`,
 		Example: diffExamples,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.Output != "text" && o.Output != "json" && o.Output != "yaml" {
-				return fault.New(fault.Invalid, "%q is no output format", o.Output).WithHint("choose text, json or yaml")
-			}
-			objects, err := readObjects(p, o.Files)
-			if err != nil {
+		Args:    cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.check(); err != nil {
 				return err
 			}
-			asked, err := find(objects)
-			if err != nil {
-				return err
+			if given(len(o.Files) > 0, len(args) > 0, o.All) > 1 {
+				return wrongUsage(cmd, fault.New(fault.Invalid, "give files, names, or --all"))
 			}
-			cfg, err := o.config()
-			if err != nil {
-				return err
+			if len(args) == 0 && !o.All {
+				return o.files(cmd.Context(), p)
 			}
-			return o.run(cmd.Context(), cfg, asked, p)
+			return o.live(cmd.Context(), args, p)
 		},
 	}
-	o.bind(settings{cmd.Flags()})
+	o.bind(cmd)
+	o.bindComparison(settings{cmd.Flags()})
+	cmd.Flags().StringArrayVarP(&o.Files, "filename", "f", nil, "`FILE` with Kustomizations or Applications, - for standard input; repeatable")
+	cmd.Flags().BoolVar(&o.All, "all", false, "every Application and Kustomization, in --namespace if that is given")
 	return cmd
 }
 
-func (o *Diff) run(ctx context.Context, cfg *rest.Config, asked requested, p Process) error {
-	if err := o.complete(ctx, cfg, &asked); err != nil {
-		return err
+func given(each ...bool) int {
+	n := 0
+	for _, yes := range each {
+		if yes {
+			n++
+		}
 	}
-	specs, closeSources, err := o.specs(ctx, asked)
+	return n
+}
+
+// files compares what files ask for.
+func (o *Diff) files(ctx context.Context, p Process) error {
+	objects, err := readObjects(p, o.Files)
 	if err != nil {
 		return err
 	}
-	defer closeSources()
-	renderer, closeRenderer := newRenderer()
-	defer closeRenderer()
-	engine, err := controller.Previewer(ctx, cfg, renderer, o.ArgoNamespace)
+	asked, err := find(objects)
 	if err != nil {
 		return err
 	}
-	differences := []difference{}
-	for _, spec := range specs {
-		made, err := engine.Preview(ctx, spec)
-		if err != nil {
-			return named(err, spec.ID.Kind, spec.ID.Namespace, spec.ID.Name)
+	cfg, err := o.config()
+	if err != nil {
+		return err
+	}
+	return o.conclude(ctx, cfg, asked, p)
+}
+
+// live compares what resources in the cluster ask for.
+func (o *Diff) live(ctx context.Context, args []string, p Process) error {
+	c, err := o.connect()
+	if err != nil {
+		return err
+	}
+	cfg, err := o.config()
+	if err != nil {
+		return err
+	}
+	all, err := (&Suspend{Order: o.Order, All: o.All}).chosen(ctx, c, args)
+	if err != nil {
+		return err
+	}
+	asked, err := live(all...)
+	if err != nil {
+		return err
+	}
+	return o.conclude(ctx, cfg, asked, p)
+}
+
+// live turns resources of a cluster into what was requested, as if they had been
+// read from files.
+func live(resources ...*unstructured.Unstructured) (requested, error) {
+	var asked requested
+	for _, u := range resources {
+		o := u.DeepCopy()
+		// What others may have written beside the spec is not what is asked for.
+		for _, field := range []string{"status", "operation"} {
+			unstructured.RemoveNestedField(o.Object, field)
 		}
-		if conflict := made.Conflict(); conflict != nil {
-			return conflict
+		o.SetManagedFields(nil)
+		if err := asked.take(o); err != nil {
+			return requested{}, err
 		}
-		differences = append(differences, differencesOf(spec.ID, made)...)
+	}
+	return asked, nil
+}
+
+// conclude compares, prints, and turns what was found into the exit code.
+func (o *Diff) conclude(ctx context.Context, cfg *rest.Config, asked requested, p Process) error {
+	differences, err := o.compare(ctx, cfg, asked)
+	if err != nil {
+		return err
 	}
 	if err := o.print(p, differences); err != nil {
 		return err
@@ -125,6 +179,50 @@ func (o *Diff) run(ctx context.Context, cfg *rest.Config, asked requested, p Pro
 		return errChanges
 	}
 	return nil
+}
+
+// compare returns what deliveries would change in the cluster, and sends nothing but
+// reads and dry runs.
+func (o *Diff) compare(ctx context.Context, cfg *rest.Config, asked requested) ([]difference, error) {
+	if err := o.complete(ctx, cfg, &asked); err != nil {
+		return nil, err
+	}
+	renderer, closeRenderer := newRenderer()
+	defer closeRenderer()
+	engine, err := controller.Previewer(ctx, cfg, renderer, o.ArgoNamespace)
+	if err != nil {
+		return nil, err
+	}
+	o.ask(ctx, engine.Cluster)
+	specs, closeSources, err := o.specs(ctx, asked)
+	if err != nil {
+		return nil, err
+	}
+	defer closeSources()
+	differences := []difference{}
+	for _, spec := range specs {
+		made, err := engine.Preview(ctx, spec)
+		if err != nil {
+			return nil, named(err, spec.ID.Kind, spec.ID.Namespace, spec.ID.Name)
+		}
+		if conflict := made.Conflict(); conflict != nil {
+			return nil, conflict
+		}
+		differences = append(differences, differencesOf(spec.ID, made)...)
+	}
+	return differences, nil
+}
+
+// ask has deliveries learn from the cluster what the controller would tell them.
+func (o *Diff) ask(ctx context.Context, c *cluster.Cluster) {
+	o.variables = func(ref flux.VariablesRef) (map[string]string, error) { return flux.ReadVariables(ctx, c, ref) }
+	o.capabilities = func() render.Capabilities {
+		version, err := c.Version(ctx)
+		if err != nil {
+			version = "" // that of the library that renders
+		}
+		return render.Capabilities{KubeVersion: version, APIVersions: c.APIVersions()}
+	}
 }
 
 // complete adds what the cluster knows of the resources: the status, which holds
@@ -216,7 +314,7 @@ func newFetcher() (*fetcher, error) {
 	if err != nil {
 		return nil, fault.New(fault.Internal, "cannot make a temporary directory: %s", err)
 	}
-	store, err := git.New(dir, git.Options{})
+	store, err := git.New(dir, git.Options{Proxy: http.ProxyFromEnvironment})
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -275,20 +373,21 @@ func withSource(err error) error {
 	return fault.New(fault.Unauthorized, "%s", err).WithHint("give a checkout with --source DIR").Because(err)
 }
 
+// gitRequest says what a GitRepository asks of its server, but for the credential.
 func gitRequest(r *sourcev1.GitRepository) source.Request {
-	request := source.Request{URL: r.Spec.URL, Ref: source.Ref{Branch: "master"}}
-	if ref := r.Spec.Reference; ref != nil && (ref.Branch != "" || ref.Commit != "") {
-		request.Ref = source.Ref{Branch: ref.Branch, Commit: ref.Commit}
-	}
-	return request
+	return source.Request{URL: r.Spec.URL, Ref: flux.RefOf(r)}
 }
 
 // difference is what would happen to one object.
 type difference struct {
-	Delivery string        `json:"delivery"`
-	Op       plan.Op       `json:"operation"`
-	Object   string        `json:"object"`
-	Reason   string        `json:"reason,omitempty"`
+	Delivery string  `json:"delivery"`
+	Op       plan.Op `json:"operation"`
+	Object   string  `json:"object"`
+	Reason   string  `json:"reason,omitempty"`
+	Wave     int     `json:"wave,omitempty"`
+	Confirm  string  `json:"confirm,omitempty"` // the word that lets a held prune happen
+	// Warnings tell what was changed of the manifest, or is not what it seems.
+	Warnings []string      `json:"warnings,omitempty"`
 	File     string        `json:"file,omitempty"`
 	Line     int           `json:"line,omitempty"`
 	Fields   []plan.Change `json:"fields,omitempty"`
@@ -298,15 +397,18 @@ type difference struct {
 func differencesOf(id delivery.ID, made plan.Plan) []difference {
 	var all []difference
 	for _, a := range made.Actions() {
-		if a.Op == plan.Keep || a.Op == plan.Release {
+		if a.Op == plan.Keep || a.Op == plan.Release || a.Op == plan.Skip {
 			continue
 		}
-		d := difference{Delivery: id.String(), Op: a.Op, Object: a.ID.String(), Reason: a.Reason}
+		d := difference{Delivery: id.String(), Op: a.Op, Object: a.ID.String(), Reason: a.Reason, Wave: a.Wave}
 		if a.Desired != nil {
-			d.File, d.Line = a.Desired.Origin.File, a.Desired.Origin.Line
+			d.File, d.Line, d.Warnings = a.Desired.Origin.File, a.Desired.Origin.Line, a.Desired.Warnings
 		}
 		if a.Observed.Live != nil && a.Observed.DryRun != nil {
 			d.Fields = plan.Diff(a.Observed.Live, a.Observed.DryRun)
+		}
+		if a.Op == plan.Hold {
+			d.Confirm = made.HeldDigest
 		}
 		all = append(all, d)
 	}
@@ -320,6 +422,7 @@ var signs = map[plan.Op]struct{ sign, colour string }{
 	plan.Await:  {"?", yellow},
 	plan.Leave:  {"=", yellow},
 	plan.Refuse: {"!", red},
+	plan.Hold:   {"#", yellow},
 }
 
 func (o *Diff) print(p Process, all []difference) error {
@@ -327,20 +430,39 @@ func (o *Diff) print(p Process, all []difference) error {
 		return encode(p.Out, o.Output, all)
 	}
 	colour := colours(p.Out, p)
-	last := ""
+	last, wave := "", 0
 	for _, d := range all {
 		if d.Delivery != last {
-			last = d.Delivery
+			last, wave = d.Delivery, 0
 			fmt.Fprintln(p.Out, colour.paint(bold, plain(d.Delivery)))
+		}
+		if d.Wave != wave {
+			wave = d.Wave
+			fmt.Fprintln(p.Out, colour.paint(faint, fmt.Sprintf("  wave %d", wave)))
 		}
 		if err := d.print(p.Out, colour); err != nil {
 			return err
 		}
 	}
+	o.held(p, all)
 	if len(all) == 0 {
 		fmt.Fprintln(p.Err, "The cluster is as the source wants it.")
 	}
 	return nil
+}
+
+// held says, once for each delivery, how a prune that is held back can happen.
+func (o *Diff) held(p Process, all []difference) {
+	told := map[string]bool{}
+	for _, d := range all {
+		if d.Confirm == "" || told[d.Delivery] {
+			continue
+		}
+		told[d.Delivery] = true
+		parts := strings.Split(d.Delivery, "/")
+		fmt.Fprintf(p.Err, "Prunes of %s are held back: 'holdfast sync %s/%s -n %s --confirm-prune %s' lets them happen.\n",
+			plain(d.Delivery), strings.ToLower(parts[0]), plain(parts[2]), plain(parts[1]), d.Confirm)
+	}
 }
 
 func (d difference) print(w io.Writer, colour palette) error {
@@ -363,6 +485,9 @@ func (d difference) print(w io.Writer, colour palette) error {
 		default:
 			fmt.Fprintf(&b, "    %s: %s → %s\n", plain(f.Path), colour.paint(red, plain(f.From)), colour.paint(green, plain(f.To)))
 		}
+	}
+	for _, text := range d.Warnings {
+		fmt.Fprintf(&b, "    %s\n", colour.paint(yellow, "warning: "+plain(text)))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -21,8 +21,10 @@ import (
 type Install struct {
 	Connection
 
-	CRDsOnly bool
-	Export   bool
+	CRDsOnly    bool
+	Export      bool
+	ReplaceCRDs bool
+	BesidePeers bool
 	deploy.Options
 }
 
@@ -35,11 +37,20 @@ func (o *Install) bind(s settings) {
 	s.text(&o.DataClaim, "data-claim", "", "`NAME` of a PersistentVolumeClaim for the data directory (default: none; it is fetched again)")
 	s.flags.StringSliceVar(&o.Tenants, "tenants", nil, "`NAMESPACES` whose service accounts Holdfast may act as (default: all)")
 	s.bind("tenants")
+	s.toggle(&o.Observe, "observe", "look beside Argo CD or Flux, with no right to write as itself")
+	s.toggle(&o.Takeover, "takeover", "look beside Argo CD or Flux, and deliver what 'holdfast takeover' takes over")
+	s.toggle(&o.Permissive, "permissive", "UNSAFE: give Holdfast's own account cluster-admin, for deliveries that name no account")
+	s.toggle(&o.ReplaceCRDs, "replace-crds", "replace definitions that somebody else has installed")
+	s.toggle(&o.BesidePeers, "beside-peers", "install a Holdfast that delivers, although Argo CD or Flux runs")
 	s.flags.StringArrayVar(&o.Args, "arg", nil, "further `ARGUMENT` of the controller, such as --arg=--log-level=debug; repeatable")
 }
 
 const installExamples = `  # install into the cluster of the current context
   holdfast install
+
+  # beside Argo CD or Flux: look first, then take over one application at a time
+  holdfast install --observe
+  holdfast install --takeover
 
   # only the kinds, to run the controller on this machine
   holdfast install --crds-only
@@ -55,7 +66,13 @@ func newInstall(p Process) *cobra.Command {
 		Short: "Install Holdfast into a cluster, or print what would be installed",
 		Long: `Install Holdfast into a cluster: the definitions of the kinds that it reads, its
 account and permissions, and a Deployment. It can be run again at any time; every
-object is a server-side apply.`,
+object is a server-side apply.
+
+Definitions that Argo CD or Flux has installed stay as they are, if they have the
+version that Holdfast reads. Where a controller of Argo CD or Flux runs, Holdfast is
+only installed beside it: with --observe, which reads, or with --takeover.
+
+Exit codes: 0 it is installed, or printed; 2 it is not, at least not all of it.`,
 		Example: installExamples,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			objects, err := o.objects()
@@ -74,9 +91,7 @@ object is a server-side apply.`,
 			if err != nil {
 				return err
 			}
-			return install(cmd.Context(), cfg, objects, func(o *unstructured.Unstructured) {
-				fmt.Fprintf(p.Out, "%s/%s applied\n", o.GetKind(), o.GetName())
-			})
+			return o.install(cmd.Context(), cfg, objects, p)
 		},
 	}
 	o.bind(settings{cmd.Flags()})
@@ -92,22 +107,33 @@ func (o *Install) objects() ([]*unstructured.Unstructured, error) {
 	return append(objects, manifests...), err
 }
 
+// installer is the field manager of what is installed.
+const installer = "holdfast-install"
+
 // established bounds the wait for definitions to be served.
 const established = 30 * time.Second
 
 // install applies objects one by one, and waits until the definitions among them
 // are served.
-func install(ctx context.Context, cfg *rest.Config, objects []*unstructured.Unstructured, done func(*unstructured.Unstructured)) error {
+func (o *Install) install(ctx context.Context, cfg *rest.Config, objects []*unstructured.Unstructured, p Process) error {
 	c, err := client.New(cfg, client.Options{Mapper: fixedMapper(objects)})
 	if err != nil {
 		return classify(err, "connect to the cluster")
 	}
-	for _, o := range objects {
-		err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(o), client.FieldOwner("holdfast-install"), client.ForceOwnership)
-		if err != nil {
-			return kubeFault(err, "apply "+o.GetKind()+" "+o.GetName())
+	if !o.CRDsOnly && !o.Observe && !o.Takeover && !o.BesidePeers {
+		if err := noPeers(ctx, c); err != nil {
+			return err
 		}
-		done(o)
+	}
+	if objects, err = o.definitions(ctx, c, objects, p); err != nil {
+		return err
+	}
+	for _, object := range objects {
+		err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner(installer), client.ForceOwnership)
+		if err != nil {
+			return kubeFault(err, "apply "+object.GetKind()+" "+object.GetName())
+		}
+		fmt.Fprintf(p.Out, "%s/%s applied\n", object.GetKind(), object.GetName())
 	}
 	return awaitServed(ctx, c, objects)
 }

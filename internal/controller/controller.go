@@ -8,12 +8,14 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -45,6 +47,9 @@ type Options struct {
 	DefaultServiceAccount string
 	ArgoNamespace         string
 	AllowFileURLs         bool
+	// Observe has everything be looked at, and nothing written but for what was
+	// taken over from a peer that runs beside.
+	Observe bool
 
 	Concurrency       int   // deliveries of one kind that are worked on at once
 	Workers           int   // that render at once; 0: the pool's default
@@ -63,9 +68,14 @@ type process struct {
 	manager  ctrl.Manager
 	flux     *flux.Flux
 	argo     *argo.Argo
+	renders  *renderings
+	observed *observations
+	events   record.EventRecorder
 	server   *server.Server
 	listener net.Listener
 	ready    readiness
+
+	endEvents func()
 }
 
 // Run runs the controller until ctx ends or a part fails that it cannot do
@@ -73,7 +83,6 @@ type process struct {
 // directory), Invalid (data directory, address), Unreachable, Unauthorized and
 // Rejected (the API server), NotFound (kinds that are not installed).
 func Run(ctx context.Context, o Options) error {
-	limitGarbage()
 	klog.SetLogger(libraryLog(o.Log))
 	p := &process{Options: o}
 	defer p.close()
@@ -94,7 +103,7 @@ func (p *process) openData() (err error) {
 		return err
 	}
 	p.workers = worker.NewPool(worker.Options{Size: p.Workers, MemoryLimit: p.WorkerMemoryBytes})
-	p.git, err = git.New(p.store.Git(), git.Options{AllowFile: p.AllowFileURLs})
+	p.git, err = git.New(p.store.Git(), git.Options{AllowFile: p.AllowFileURLs, Proxy: http.ProxyFromEnvironment})
 	return err
 }
 
@@ -116,7 +125,11 @@ func (p *process) manage() (err error) {
 	if p.manager, err = newManager(p.Config, p.Options); err != nil {
 		return err
 	}
-	cache := render.NewCache(render.New(p.workers), renderCacheBytes)
+	if p.events, p.endEvents, err = newEvents(p.Config, p.manager.GetScheme()); err != nil {
+		return err
+	}
+	p.renders = &renderings{Renderer: render.New(p.workers)}
+	cache := render.NewCache(p.renders, renderCacheBytes)
 	engine := delivery.New(delivery.Options{
 		Renderer: func(id delivery.ID) render.Renderer { return cache.In(id.String()) },
 		Cluster:  p.cluster,
@@ -126,11 +139,12 @@ func (p *process) manage() (err error) {
 		Log:      p.Log,
 		Alive:    p.alive,
 	})
+	p.observed = &observations{clock: time.Now}
 	p.hub = source.NewHub(p.git, time.Now)
 	env := &dialect.Env{
 		Client: p.manager.GetClient(),
 		Reader: p.manager.GetAPIReader(),
-		Events: p.manager.GetEventRecorderFor("holdfast"), //nolint:staticcheck // clients read the core events that the peers write
+		Events: p.events,
 		Engine: engine,
 		Hub:    p.hub,
 		Clock:  time.Now,
@@ -141,6 +155,10 @@ func (p *process) manage() (err error) {
 		ArgoNamespace:         p.ArgoNamespace,
 		AllowFileURLs:         p.AllowFileURLs,
 		Concurrency:           p.Concurrency,
+
+		Observe:  p.Observe,
+		Observed: p.observed.note,
+		Peers:    &dialect.Peers{},
 	}
 	router := dialect.Router{}
 	if p.flux, err = flux.Setup(p.manager, env, router); err != nil {
@@ -168,14 +186,15 @@ func (p *process) alive(owner string) bool {
 
 func (p *process) serve() error {
 	own := prometheus.NewRegistry()
-	if err := own.Register(requests{p.cluster}); err != nil {
+	if err := errors.Join(own.Register(requests{p.cluster}), own.Register(p.renders), own.Register(p.observed)); err != nil {
 		return fault.New(fault.Internal, "cannot register metrics: %s", err)
 	}
 	p.server = server.New(server.Options{
 		Hooks:      p.flux.Hooks,
 		Artifacts:  p.flux.Artifacts,
+		Observed:   p.observed,
 		Refreshers: []server.Refresher{staleness{p.hub}, p.flux, p.argo},
-		Secret:     githubSecret(p.manager.GetAPIReader(), p.ArgoNamespace),
+		Secrets:    webhookSecrets(p.manager.GetAPIReader(), p.ArgoNamespace),
 		Metrics:    prometheus.Gatherers{metrics.Registry, own},
 		Ready:      p.ready.err,
 		Clock:      time.Now,
@@ -210,6 +229,9 @@ func (p *process) run(ctx context.Context) error {
 func (p *process) close() {
 	if p.listener != nil {
 		_ = p.listener.Close() // closed already by the server, if it ran
+	}
+	if p.endEvents != nil {
+		p.endEvents()
 	}
 	if p.workers != nil {
 		p.workers.Close()

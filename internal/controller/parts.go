@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -20,49 +18,43 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
-	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	api "github.com/holdfastcd/holdfast/api/argo/v1alpha1"
 	"github.com/holdfastcd/holdfast/internal/cluster"
+	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/dialect/argo"
 	"github.com/holdfastcd/holdfast/internal/dialect/flux"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/health"
+	"github.com/holdfastcd/holdfast/internal/object"
+	"github.com/holdfastcd/holdfast/internal/render"
+	"github.com/holdfastcd/holdfast/internal/server"
 	"github.com/holdfastcd/holdfast/internal/source"
+	"github.com/holdfastcd/holdfast/internal/tree"
 )
 
 // userAgent is how the controller names itself to the API server.
 const userAgent = "holdfast"
 
-// gcPercent trades memory for processor time. A first sync of 100 applications of
-// five objects took 2.3 s of it at 50 percent and 1.6 s at 200, for 15 MiB more
-// at the peak; 150 keeps most of that.
-const gcPercent = 150
-
-// limitGarbage sets the collector's pace, unless whoever started us did.
-func limitGarbage() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
-}
-
 // clusterOptions say how objects are seen, the same for every door.
 func clusterOptions(argoNamespace string, log *slog.Logger) cluster.Options {
 	byAnnotation := argo.Owner(argoNamespace)
 	return cluster.Options{
-		Owner: func(labels, annotations map[string]string) string {
-			if owner := flux.Owner(labels, annotations); owner != "" {
+		Owner: func(id object.ID, labels, annotations map[string]string) string {
+			if owner := flux.Owner(id, labels, annotations); owner != "" {
 				return owner
 			}
-			return byAnnotation(labels, annotations)
+			return byAnnotation(id, labels, annotations)
 		},
-		Kept: func(labels, annotations map[string]string) bool {
-			return flux.Kept(labels, annotations) || argo.Kept(labels, annotations)
+		Kept: func(labels, annotations map[string]string) (inPrune, inDelete bool) {
+			fluxPrune, fluxDelete := flux.Kept(labels, annotations)
+			argoPrune, argoDelete := argo.Kept(labels, annotations)
+			return fluxPrune || argoPrune, fluxDelete || argoDelete
 		},
-		Health:        health.Options{}.Judge,
-		NeedsObject:   health.NeedsObject,
+		Health:        health.Both, // each dialect reads its own, of the kinds that it asks for
 		UserAgent:     userAgent,
-		StatusManager: argo.StatusManager,
+		StatusManager: dialect.StatusManager,
 		Logger:        log,
 		Clock:         time.Now,
 	}
@@ -82,12 +74,12 @@ func newManager(cfg *rest.Config, o Options) (ctrl.Manager, error) {
 	m, err := ctrl.NewManager(cfg, ctrl.Options{
 		Scheme:                  scheme,
 		Logger:                  libraryLog(o.Log),
-		Metrics:                 server.Options{BindAddress: "0"}, // the one port serves them
+		Metrics:                 metricsserver.Options{BindAddress: "0"}, // the one port serves them
 		HealthProbeBindAddress:  "0",
 		LeaderElection:          false,
 		Controller:              config.Controller{SkipNameValidation: &unique}, // a process may run several
 		GracefulShutdownTimeout: &grace,
-		Cache:                   cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Cache:                   cache.Options{DefaultTransform: dialect.Slim},
 		Client: client.Options{Cache: &client.CacheOptions{
 			Unstructured: true,
 			DisableFor:   []client.Object{&corev1.Secret{}},
@@ -99,18 +91,24 @@ func newManager(cfg *rest.Config, o Options) (ctrl.Manager, error) {
 	return m, nil
 }
 
-// githubSecret returns the function that reads the secret of GitHub's webhooks
-// from where Argo CD keeps it; "" if there is none.
-func githubSecret(reader client.Reader, namespace string) func(context.Context) (string, error) {
-	return func(ctx context.Context) (string, error) {
+// webhookSecrets returns the function that reads the secrets of webhooks from
+// where Argo CD keeps them; empty where there are none. If it may not read them, that
+// is no permission to go without: it fails with Refused.
+func webhookSecrets(reader client.Reader, namespace string) func(context.Context) (server.Secrets, error) {
+	return func(ctx context.Context) (server.Secrets, error) {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		var s corev1.Secret
 		err := reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: "argocd-secret"}, &s)
-		if apierrors.IsNotFound(err) {
-			return "", nil
+		switch {
+		case apierrors.IsNotFound(err):
+			return server.Secrets{}, nil
+		case apierrors.IsForbidden(err):
+			return server.Secrets{}, fault.New(fault.Refused, "Holdfast may not read Secret argocd-secret in namespace %s, so nobody can tell who sends this", namespace).
+				WithHint("install with that namespace among --tenants").Because(err)
 		}
-		return string(s.Data["webhook.github.secret"]), err
+		of := func(provider string) string { return string(s.Data["webhook."+provider+".secret"]) }
+		return server.Secrets{GitHub: of("github"), GitLab: of("gitlab"), Gogs: of("gogs")}, err
 	}
 }
 
@@ -149,6 +147,30 @@ func (r requests) Collect(ch chan<- prometheus.Metric) {
 	for verb, n := range r.cluster.Requests() {
 		ch <- prometheus.MustNewConstMetric(requestsTotal, prometheus.CounterValue, float64(n), verb)
 	}
+}
+
+// renderings counts what is rendered, and not taken from the cache.
+type renderings struct {
+	render.Renderer
+
+	n atomic.Int64
+}
+
+var renderingsTotal = prometheus.NewDesc("holdfast_renderings_total",
+	"Renderings of deliveries that no cache answered.", nil, nil)
+
+// Render implements render.Renderer.
+func (r *renderings) Render(ctx context.Context, req render.Request, t tree.Tree) (render.Result, error) {
+	r.n.Add(1)
+	return r.Renderer.Render(ctx, req, t)
+}
+
+// Describe implements prometheus.Collector.
+func (r *renderings) Describe(ch chan<- *prometheus.Desc) { ch <- renderingsTotal }
+
+// Collect implements prometheus.Collector.
+func (r *renderings) Collect(ch chan<- prometheus.Metric) {
+	ch <- prometheus.MustNewConstMetric(renderingsTotal, prometheus.CounterValue, float64(r.n.Load()))
 }
 
 // libraryLog is the log for the Kubernetes libraries: they call everything that

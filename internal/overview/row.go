@@ -4,6 +4,7 @@ package overview
 
 import (
 	"cmp"
+	"strconv"
 	"strings"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
@@ -11,9 +12,13 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "github.com/holdfastcd/holdfast/api/argo/v1alpha1"
+	"github.com/holdfastcd/holdfast/internal/dialect"
+	"github.com/holdfastcd/holdfast/internal/fault"
 )
 
 // The states of a delivery or source, whatever its dialect calls them.
@@ -38,6 +43,29 @@ type Row struct {
 	Health    string `json:"health,omitempty"`
 	Message   string `json:"message,omitempty"`
 	Objects   int    `json:"objects"`
+	// Takeover says, of a resource that was taken over from Argo CD or Flux, how
+	// that stands: "true", "suspended" or "handback".
+	Takeover string `json:"takeover,omitempty"`
+}
+
+// Read summarises a resource given as plain JSON. It fails with Invalid for one that
+// its type cannot hold, and for other kinds.
+func Read(u *unstructured.Unstructured) (Row, error) {
+	var o client.Object
+	switch u.GetKind() {
+	case kustomizev1.KustomizationKind:
+		o = &kustomizev1.Kustomization{}
+	case sourcev1.GitRepositoryKind:
+		o = &sourcev1.GitRepository{}
+	case api.ApplicationKind:
+		o = &api.Application{}
+	default:
+		return Row{}, fault.New(fault.Invalid, "a %s asks for no delivery", u.GetKind())
+	}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, o); err != nil {
+		return Row{}, fault.New(fault.Invalid, "it cannot be read: %s", err).On(u.GetKind() + "/" + u.GetNamespace() + "/" + u.GetName())
+	}
+	return Describe(o), nil
 }
 
 // Describe summarises an Application, GitRepository or Kustomization.
@@ -46,16 +74,33 @@ func Describe(o client.Object) Row {
 	switch o := o.(type) {
 	case *kustomizev1.Kustomization:
 		r.kustomization(o)
+		r.whose(o, o.Spec.Suspend)
 	case *sourcev1.GitRepository:
 		r.gitRepository(o)
 	case *api.Application:
 		r.application(o)
+		skip, err := strconv.ParseBool(o.Annotations[annotationSkip])
+		r.whose(o, err == nil && skip)
 	}
 	if !o.GetDeletionTimestamp().IsZero() {
 		r.State = Progressing
 		r.Message = strings.TrimSuffix("being deleted; "+r.Message, "; ")
 	}
 	return r
+}
+
+const annotationSkip = "argocd.argoproj.io/skip-reconcile"
+
+// whose says who delivers a resource that the controller of its kind was told to
+// leave alone: nobody, unless it was taken over.
+func (r *Row) whose(o client.Object, left bool) {
+	r.Takeover = dialect.TakenBy(o.GetAnnotations(), left)
+	switch {
+	case r.Takeover == dialect.TakenBack:
+		r.State, r.Message = Progressing, strings.TrimSuffix("being handed back; "+r.Message, "; ")
+	case left && r.Takeover != dialect.TakenOver:
+		r.State = Suspended
+	}
 }
 
 func (r *Row) kustomization(ks *kustomizev1.Kustomization) {
@@ -65,7 +110,7 @@ func (r *Row) kustomization(ks *kustomizev1.Kustomization) {
 	if ks.Status.Inventory != nil {
 		r.Objects = len(ks.Status.Inventory.Entries)
 	}
-	r.State, r.Message = fluxState(ks.Spec.Suspend, ks.Generation, ks.Status.ObservedGeneration, ks.Status.Conditions)
+	r.State, r.Message = fluxState(false, ks.Generation, ks.Status.ObservedGeneration, ks.Status.Conditions)
 	if c := apimeta.FindStatusCondition(ks.Status.Conditions, meta.HealthyCondition); c != nil {
 		r.Health = map[metav1.ConditionStatus]string{
 			metav1.ConditionTrue: "Healthy", metav1.ConditionUnknown: "Progressing", metav1.ConditionFalse: "Degraded",

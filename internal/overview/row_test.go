@@ -98,6 +98,17 @@ func TestDescribe(t *testing.T) {
 		{"application recovered", "an old failure does not matter", application(func(a *api.Application) {
 			a.Status.OperationState = &api.OperationState{Phase: api.OperationFailed, Message: "forbidden"}
 		}), shop(Synced, "Healthy", "")},
+		{"application suspended", "as Argo CD is told", application(func(a *api.Application) {
+			a.Annotations = map[string]string{"argocd.argoproj.io/skip-reconcile": "true"}
+		}), shop(Suspended, "Healthy", "")},
+		{"application taken over", "the mark speaks to the other controller", application(func(a *api.Application) {
+			a.Annotations = map[string]string{"argocd.argoproj.io/skip-reconcile": "true", "holdfast.dev/takeover": "true"}
+		}), func() Row { r := shop(Synced, "Healthy", ""); r.Takeover = "true"; return r }()},
+		{"handed back", "it is on the way", func() client.Object {
+			ks := kustomization(true, 1, 1, ready("True", "x", "Applied"))
+			ks.Annotations = map[string]string{"holdfast.dev/takeover": "handback"}
+			return ks
+		}(), func() Row { r := row(Progressing, "being handed back; Applied"); r.Takeover = "handback"; return r }()},
 		{"application runs", "it is being synced", application(func(a *api.Application) {
 			a.Status.OperationState = &api.OperationState{Phase: api.OperationRunning, Message: "waiting"}
 		}), shop(Progressing, "Healthy", "waiting")},
