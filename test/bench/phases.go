@@ -10,22 +10,50 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// bars are the 'must' column of the design; they hold for 100 applications of
-// five objects on two cores.
-type bar struct{ wall, cpu time.Duration }
-
-var bars = map[string]bar{
-	"first sync":           {3 * time.Second, 5 * time.Second},
-	"commit touching none": {time.Second, 0},
-	"commit changing one":  {500 * time.Millisecond, 0},
-	"commit changing all":  {3 * time.Second, 0},
-	"live edit reverted":   {300 * time.Millisecond, 0},
-	"idle, per minute":     {0, 150 * time.Millisecond},
+// bar is what a phase may take; times is a multiple of the floor of the same run.
+type bar struct {
+	wall, cpu time.Duration
+	times     float64
 }
 
-const idlePhase = "idle, per minute"
+// must is the bars of one size of fleet.
+type must struct {
+	phases map[string]bar
+	memory int64
+}
 
-const mustMemory = 150 << 20
+// bars returns what holds for a fleet on two cores: the 'must' column of the
+// design for 100 applications of five objects, and that for large fleets; other
+// sizes have none.
+func bars(apps, objects int) must {
+	switch {
+	case apps == 100 && objects == 5:
+		return must{memory: 150 << 20, phases: map[string]bar{
+			firstPhase:             {wall: 3 * time.Second, cpu: 5 * time.Second, times: 3},
+			"commit touching none": {wall: time.Second},
+			onePhase:               {wall: 500 * time.Millisecond},
+			allPhase:               {wall: 3 * time.Second, times: 3},
+			"live edit reverted":   {wall: 300 * time.Millisecond},
+			idlePhase:              {cpu: 150 * time.Millisecond},
+		}}
+	case apps == 1000 && objects == 10:
+		return must{memory: 400 << 20, phases: map[string]bar{
+			firstPhase: {times: 4},
+			onePhase:   {wall: time.Second},
+		}}
+	}
+	return must{}
+}
+
+// The phases that more than the list of them knows.
+const (
+	floorCreatePhase = "floor: create all"
+	floorChangePhase = "floor: change all"
+	firstPhase       = "first sync"
+	onePhase         = "commit changing one"
+	allPhase         = "commit changing all"
+	idlePhase        = "idle, per minute"
+)
 
 // measure runs the phases in order; each starts from the end of the one before.
 func (b *bench) measure(ctx context.Context) error {
@@ -34,13 +62,13 @@ func (b *bench) measure(ctx context.Context) error {
 		runs int
 		do   func(context.Context) (time.Duration, error)
 	}{
-		{"floor: create all", 1, b.floorCreate},
-		{"floor: change all", 1, b.floorChange},
-		{"first sync", 1, b.firstSync},
+		{floorCreatePhase, 1, b.floorCreate},
+		{floorChangePhase, 1, b.floorChange},
+		{firstPhase, 1, b.firstSync},
 		{"commit touching none", b.runs, b.commitNone},
-		{"commit changing one", b.runs, b.commitOne},
+		{onePhase, b.runs, b.commitOne},
 		{"live edit reverted", b.runs, b.liveEdit},
-		{"commit changing all", max(1, b.runs/2), b.commitAll},
+		{allPhase, max(1, b.runs/2), b.commitAll},
 		{idlePhase, 1, b.doNothing},
 	}
 	for _, s := range steps {
@@ -56,21 +84,23 @@ func (b *bench) measure(ctx context.Context) error {
 		if s.name == idlePhase {
 			p.CPU = time.Duration(float64(p.CPU) * float64(time.Minute) / float64(b.idle))
 		}
-		b.result.Phases = append(b.result.Phases, p)
+		b.result.add(p)
 		b.progressf("%s: %s", s.name, round(p.Wall))
 	}
-	b.result.PeakBytes, b.result.MustBytes = b.peak.bytes(), mustMemory
+	b.result.PeakBytes, b.result.MustBytes = b.peak.bytes(), bars(b.apps, b.objects).memory
 	return b.verify(ctx)
 }
 
 // repeat measures one phase: wall time from what do returns, CPU and requests around it.
 func (b *bench) repeat(ctx context.Context, name string, runs int, do func(context.Context) (time.Duration, error)) (phase, error) {
 	var walls, cpus []time.Duration
-	p := phase{Name: name, Runs: runs, Must: bars[name].wall, MustCPU: bars[name].cpu}
+	must := bars(b.apps, b.objects).phases[name]
+	p := phase{Name: name, Runs: runs, Must: must.wall, MustCPU: must.cpu, MustTimes: must.times}
 	for range runs {
 		ctx, cancel := context.WithTimeout(ctx, b.limit+b.idle)
-		requests, cpu := b.requests(), cpuTime(b.pid())
+		requests, rendered, cpu := b.requests(), b.renderings(ctx), cpuTime(b.pid())
 		wall, err := do(ctx)
+		p.Rendered = b.renderings(ctx) - rendered
 		cancel()
 		if err != nil {
 			return p, err
@@ -120,7 +150,7 @@ func (b *bench) floor(ctx context.Context, version int) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	return timed(func() error { return floor(ctx, b.config, all) })
+	return timed(func() error { return floor(ctx, b.account, all) })
 }
 
 // firstSync starts when the first resource is created and ends when the last

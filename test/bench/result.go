@@ -12,13 +12,17 @@ import (
 
 // phase is one row of the result. Times are the median over its runs.
 type phase struct {
-	Name     string         `json:"name"`
-	Runs     int            `json:"runs"`
-	Wall     time.Duration  `json:"wallNanoseconds"`
-	CPU      time.Duration  `json:"cpuNanoseconds"` // of the controller and its workers; 0 for the floor
-	Must     time.Duration  `json:"mustNanoseconds,omitempty"`
-	MustCPU  time.Duration  `json:"mustCPUNanoseconds,omitempty"`
-	Requests map[string]int `json:"requests,omitempty"` // by verb, in the last run
+	Name    string        `json:"name"`
+	Runs    int           `json:"runs"`
+	Wall    time.Duration `json:"wallNanoseconds"`
+	CPU     time.Duration `json:"cpuNanoseconds"` // of the controller and its workers; 0 for the floor
+	Must    time.Duration `json:"mustNanoseconds,omitempty"`
+	MustCPU time.Duration `json:"mustCPUNanoseconds,omitempty"`
+	// Times is Wall as a multiple of the floor of the same run; 0 where there is none.
+	Times     float64        `json:"timesFloor,omitempty"`
+	MustTimes float64        `json:"mustTimesFloor,omitempty"`
+	Rendered  int            `json:"rendered"`           // deliveries, in the last run
+	Requests  map[string]int `json:"requests,omitempty"` // by verb, in the last run
 }
 
 // result is what one run of the benchmark found.
@@ -28,8 +32,21 @@ type result struct {
 	Objects    int     `json:"objectsPerApp"`
 	Phases     []phase `json:"phases"`
 	PeakBytes  int64   `json:"peakMemoryBytes"` // proportional set size, all processes
-	MustBytes  int64   `json:"mustMemoryBytes"`
+	MustBytes  int64   `json:"mustMemoryBytes,omitempty"`
 	Controller string  `json:"controller"` // its version
+}
+
+// floors names the floor of a phase that has one.
+var floors = map[string]string{firstPhase: floorCreatePhase, allPhase: floorChangePhase}
+
+// add appends a phase, compared with its floor.
+func (r *result) add(p phase) {
+	for _, f := range r.Phases {
+		if f.Name == floors[p.Name] && f.Wall > 0 {
+			p.Times = float64(p.Wall) / float64(f.Wall)
+		}
+	}
+	r.Phases = append(r.Phases, p)
 }
 
 func median(times []time.Duration) time.Duration {
@@ -42,13 +59,28 @@ func median(times []time.Duration) time.Duration {
 
 // bound prints a bar and whether a figure keeps it.
 func bound(got, must time.Duration) string {
-	switch {
-	case must == 0:
+	if must == 0 {
 		return "-"
-	case got <= must:
-		return fmt.Sprintf("<= %s ok", must)
 	}
-	return fmt.Sprintf("<= %s MISSED", must)
+	return fmt.Sprintf("<= %s %s", must, verdict(got <= must))
+}
+
+// times prints a multiple of the floor and whether it keeps its bar.
+func (p phase) times() string {
+	switch {
+	case p.Times == 0:
+		return "-"
+	case p.MustTimes == 0:
+		return fmt.Sprintf("%.1fx", p.Times)
+	}
+	return fmt.Sprintf("%.1fx <= %gx %s", p.Times, p.MustTimes, verdict(p.Times <= p.MustTimes))
+}
+
+func verdict(kept bool) string {
+	if kept {
+		return "ok"
+	}
+	return "MISSED"
 }
 
 func round(d time.Duration) string {
@@ -59,23 +91,23 @@ func round(d time.Duration) string {
 }
 
 // table prints the result for people.
-func (r result) table(out io.Writer) error {
+func (r *result) table(out io.Writer) error {
 	fmt.Fprintf(out, "%d applications x %d objects, %s, %s\n\n", r.Apps, r.Objects, r.Dialect, r.Controller)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "PHASE\tRUNS\tWALL\tMUST\tCPU\tMUST\tREQUESTS")
+	fmt.Fprintln(w, "PHASE\tRUNS\tWALL\tMUST\tFLOOR\tCPU\tMUST\tRENDERED\tREQUESTS")
 	for _, p := range r.Phases {
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\n", p.Name, p.Runs, round(p.Wall), bound(p.Wall, p.Must),
-			round(p.CPU), bound(p.CPU, p.MustCPU), verbs(p.Requests))
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", p.Name, p.Runs, round(p.Wall), bound(p.Wall, p.Must),
+			p.times(), round(p.CPU), bound(p.CPU, p.MustCPU), p.Rendered, verbs(p.Requests))
 	}
-	mark := "ok"
-	if r.PeakBytes > r.MustBytes {
-		mark = "MISSED"
+	memory := "-"
+	if r.MustBytes > 0 {
+		memory = fmt.Sprintf("<= %d MiB %s", r.MustBytes>>20, verdict(r.PeakBytes <= r.MustBytes))
 	}
-	fmt.Fprintf(w, "peak memory (PSS)\t\t%d MiB\t<= %d MiB %s\t\t\t\n", r.PeakBytes>>20, r.MustBytes>>20, mark)
+	fmt.Fprintf(w, "peak memory (PSS)\t\t%d MiB\t%s\t\t\t\t\t\n", r.PeakBytes>>20, memory)
 	return w.Flush()
 }
 
-func (r result) json(out io.Writer) error {
+func (r *result) json(out io.Writer) error {
 	enc := json.NewEncoder(out)
 	enc.SetIndent("", "  ")
 	return enc.Encode(r)

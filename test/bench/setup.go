@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -21,12 +23,16 @@ import (
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	"golang.org/x/sync/errgroup"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	argov1 "github.com/holdfastcd/holdfast/api/argo/v1alpha1"
@@ -42,10 +48,13 @@ type bench struct {
 	cluster *harness.Cluster
 	config  *rest.Config
 	client  client.WithWatch
-	git     *gitserver.Server
-	repo    *gitserver.Repo
-	fleet   *fleet
-	tracker *tracker
+	// kubeconfig and account are what the controller, and the floor, are known by.
+	kubeconfig string
+	account    *rest.Config
+	git        *gitserver.Server
+	repo       *gitserver.Repo
+	fleet      *fleet
+	tracker    *tracker
 
 	controller *exec.Cmd
 	exited     chan error
@@ -66,7 +75,7 @@ func (b *bench) progressf(format string, args ...any) {
 func prepare(ctx context.Context, o options) (*bench, error) {
 	b := &bench{options: o, fleet: newFleet(o.apps, o.objects)}
 	b.result = result{Dialect: o.dialect, Apps: o.apps, Objects: o.objects}
-	steps := []func(context.Context) error{b.makeDir, b.startCluster, b.startGit, b.install, b.tenants}
+	steps := []func(context.Context) error{b.makeDir, b.startCluster, b.startGit, b.install, b.identify, b.tenants}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			b.close()
@@ -88,7 +97,7 @@ func (b *bench) startCluster(ctx context.Context) (err error) {
 		return err
 	}
 	b.config = b.cluster.Config()
-	b.config.QPS = -1
+	b.config.QPS, b.config.UserAgent = -1, "bench"
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
 		clientgoscheme.AddToScheme, sourcev1.AddToScheme, kustomizev1.AddToScheme, argov1.AddToScheme,
@@ -121,6 +130,44 @@ func (b *bench) install(ctx context.Context) error {
 	version, err := exec.CommandContext(ctx, b.holdfast, "version").Output()
 	b.result.Controller = strings.TrimSpace(string(version))
 	return err
+}
+
+// identify gives the controller, and the floor, a service account with a token,
+// as they have in a cluster: a certificate is verified at every request.
+func (b *bench) identify(ctx context.Context) error {
+	name := metav1.ObjectMeta{Name: "holdfast", Namespace: "default"}
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "holdfast-bench"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
+		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: name.Namespace, Name: name.Name}},
+	}
+	if err := b.create(ctx, []client.Object{&corev1.ServiceAccount{ObjectMeta: name}, binding}); err != nil {
+		return err
+	}
+	clients, err := kubernetes.NewForConfig(b.config)
+	if err != nil {
+		return err
+	}
+	token, err := clients.CoreV1().ServiceAccounts(name.Namespace).CreateToken(ctx, name.Name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	file, err := clientcmd.LoadFromFile(b.cluster.Kubeconfig())
+	if err != nil {
+		return err
+	}
+	for user := range file.AuthInfos {
+		file.AuthInfos[user] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
+	}
+	b.kubeconfig = filepath.Join(b.dir, "kubeconfig")
+	if err := clientcmd.WriteToFile(*file, b.kubeconfig); err != nil {
+		return err
+	}
+	if b.account, err = clientcmd.BuildConfigFromFlags("", b.kubeconfig); err != nil {
+		return err
+	}
+	b.account.QPS = -1
+	return nil
 }
 
 // tenants makes a namespace for every application, of the fleet and of the
@@ -173,7 +220,7 @@ func (b *bench) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.controller = exec.Command(b.holdfast, "controller", "--kubeconfig", b.cluster.Kubeconfig(),
+	b.controller = exec.Command(b.holdfast, "controller", "--kubeconfig", b.kubeconfig,
 		"--data-dir", filepath.Join(b.dir, "data"), "--listen", b.address, "--argocd-namespace", argoNamespace)
 	b.controller.Stdout, b.controller.Stderr = log, log
 	b.controller.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -335,6 +382,29 @@ func (b *bench) awaitConfigMap(ctx context.Context, name string, ok func(*corev1
 	}, nil
 }
 
+// renderings reads from the controller's metrics how many deliveries it has rendered.
+func (b *bench) renderings(ctx context.Context) int {
+	if b.address == "" {
+		return 0
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+b.address+"/metrics", nil)
+	if err != nil {
+		return 0
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0
+	}
+	defer resp.Body.Close()
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		if value, ok := strings.CutPrefix(lines.Text(), "holdfast_renderings_total "); ok {
+			n, _ := strconv.ParseFloat(value, 64)
+			return int(n)
+		}
+	}
+	return 0
+}
+
 // requests counts what the controller has sent so far, by verb.
 func (b *bench) requests() map[string]int {
 	counts := map[string]int{}
@@ -368,7 +438,7 @@ func kindOf(r harness.Request) string {
 	case r.Verb == "patch":
 		return "apply"
 	}
-	return r.Verb
+	return r.Verb + " " + r.Resource
 }
 
 func since(before, after map[string]int) map[string]int {
