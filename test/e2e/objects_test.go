@@ -135,27 +135,43 @@ func syncedAt(commit string) harness.Condition {
 	}
 }
 
-// flux makes a GitRepository and a Kustomization "app" over a repository, with
-// extra lines in the Kustomization's spec.
-func (w *world) flux(t *testing.T, namespace, url, path string, extra ...string) {
+// gitRepository makes a GitRepository "app".
+func (w *world) gitRepository(t *testing.T, namespace, url string, extra ...string) {
 	t.Helper()
 	w.apply(t, fmt.Sprintf(`
 apiVersion: source.toolkit.fluxcd.io/v1
 kind: GitRepository
 metadata: {name: app, namespace: %[1]s}
-spec: {url: %[2]s, interval: 10m, ref: {branch: main}}
----
+spec:
+  url: %[2]s
+  interval: 10m
+  ref: {branch: main}
+%[3]s`, namespace, url, strings.Join(extra, "\n")))
+}
+
+// kustomization makes a Kustomization of the GitRepository "app", with extra
+// lines in its spec.
+func (w *world) kustomization(t *testing.T, namespace, name, path string, extra ...string) {
+	t.Helper()
+	w.apply(t, fmt.Sprintf(`
 apiVersion: kustomize.toolkit.fluxcd.io/v1
 kind: Kustomization
-metadata: {name: app, namespace: %[1]s}
+metadata: {name: %[2]s, namespace: %[1]s}
 spec:
   interval: 10m
   path: %[3]s
   prune: true
-  targetNamespace: %[1]s
   serviceAccountName: deployer
   sourceRef: {kind: GitRepository, name: app}
-%[4]s`, namespace, url, path, strings.Join(extra, "\n")))
+%[4]s`, namespace, name, path, strings.Join(extra, "\n")))
+}
+
+// flux makes a GitRepository and a Kustomization "app" over a repository, with
+// extra lines in the Kustomization's spec; its objects live in its own namespace.
+func (w *world) flux(t *testing.T, namespace, url, path string, extra ...string) {
+	t.Helper()
+	w.gitRepository(t, namespace, url)
+	w.kustomization(t, namespace, "app", path, append(extra, "  targetNamespace: "+namespace)...)
 }
 
 func configMap(name, value string) string {
