@@ -29,9 +29,12 @@ import (
 // DefaultNamespace is where Holdfast runs unless told otherwise.
 const DefaultNamespace = "holdfast-system"
 
+// ServeRole is the ClusterRole by which Holdfast's own account writes to the resources
+// that it serves; with [Options.Observe] it only reads.
+const ServeRole = "holdfast-serve"
+
 const (
 	tenantRole      = "holdfast-tenant"
-	serveRole       = "holdfast-serve"
 	kindNamespace   = "Namespace"
 	kindDeployment  = "Deployment"
 	kindRoleBinding = "RoleBinding"
@@ -155,7 +158,7 @@ func (o Options) adapt(obj *unstructured.Unstructured) error {
 	if err := o.adaptSubjects(obj); err != nil {
 		return err
 	}
-	if o.Observe && obj.GetKind() == kindClusterRole && obj.GetName() == serveRole {
+	if o.Observe && obj.GetKind() == kindClusterRole && obj.GetName() == ServeRole {
 		return readOnly(obj)
 	}
 	if obj.GetKind() != kindDeployment {
@@ -178,6 +181,18 @@ func (o Options) adaptSubjects(obj *unstructured.Unstructured) error {
 	return unstructured.SetNestedSlice(obj.Object, subjects, "subjects")
 }
 
+// ReadsOnly reports whether a role, as a cluster has it, permits no write.
+func ReadsOnly(role *unstructured.Unstructured) bool {
+	rules, _, _ := unstructured.NestedSlice(role.Object, "rules")
+	return !slices.ContainsFunc(rules, func(rule any) bool {
+		m, _ := rule.(map[string]any)
+		verbs, _, _ := unstructured.NestedStringSlice(m, "verbs")
+		return slices.ContainsFunc(verbs, writes)
+	})
+}
+
+func writes(verb string) bool { return !slices.Contains([]string{"get", "list", "watch"}, verb) }
+
 // readOnly leaves the verbs of a role that read, and the rules that have one.
 func readOnly(role *unstructured.Unstructured) error {
 	rules, _, err := unstructured.NestedSlice(role.Object, "rules")
@@ -191,7 +206,7 @@ func readOnly(role *unstructured.Unstructured) error {
 		if err != nil {
 			return err
 		}
-		verbs = slices.DeleteFunc(verbs, func(v string) bool { return !slices.Contains([]string{"get", "list", "watch"}, v) })
+		verbs = slices.DeleteFunc(verbs, writes)
 		if len(verbs) == 0 {
 			continue
 		}

@@ -52,7 +52,7 @@ type rule struct {
 
 var rules = []rule{
 	{
-		of: []string{"internal/tree", "internal/object", "internal/schema", "internal/policy", "internal/plan", "internal/health", "internal/render"},
+		of: []string{"internal/tree", "internal/object", "internal/schema", "internal/policy", "internal/plan", "internal/health", "internal/render", "internal/substitute"},
 		never: []string{
 			"k8s.io/client-go/...", "sigs.k8s.io/controller-runtime/...", "net", "net/http", "os", "os/exec", "syscall",
 			module + "internal/cluster", module + "internal/source/...", module + "internal/store",
@@ -76,6 +76,14 @@ var rules = []rule{
 		of:     []string{"internal/dialect/argo"},
 		never:  []string{module + "internal/dialect/flux", "github.com/fluxcd/..."},
 		reason: "dialects do not know each other",
+	},
+	{
+		of: []string{"internal/operate"},
+		never: []string{
+			module + "internal/dialect/flux", module + "internal/dialect/argo",
+			module + "internal/cluster", module + "internal/delivery", module + "internal/apply",
+		},
+		reason: "an order is a write to a custom resource; a controller answers it",
 	},
 	{
 		of:     []string{"api/*/*"},

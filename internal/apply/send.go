@@ -8,7 +8,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	kschema "k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/holdfastcd/holdfast/internal/cluster"
 	"github.com/holdfastcd/holdfast/internal/fault"
@@ -102,15 +101,6 @@ func (e *executor) applied(a plan.Action, r cluster.Record) Outcome {
 	return Configured
 }
 
-// irreplaceable are the kinds of which a deletion takes other things with it that
-// nobody can create again.
-var irreplaceable = []kschema.GroupKind{
-	{Kind: "Namespace"},
-	{Kind: "PersistentVolume"},
-	{Kind: "PersistentVolumeClaim"},
-	{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"},
-}
-
 // replace deletes an object of which an immutable field is to change, where that
 // is asked for; it is created again when a watch shows that it is gone. It returns
 // why it is not applied now.
@@ -118,7 +108,7 @@ func (e *executor) replace(ctx context.Context, a plan.Action, cause error) erro
 	switch f, ok := errors.AsType[*fault.Error](cause); {
 	case !ok || !e.Force && !a.Desired.Treatment.Force:
 		return cause
-	case slices.Contains(irreplaceable, a.ID.GroupKind()):
+	case slices.Contains(plan.Precious(), a.ID.GroupKind()):
 		return f.WithHint("a %s is never replaced by force, for what it holds goes with it", a.ID.Kind)
 	}
 	version := a.Observed.ResourceVersion
@@ -128,13 +118,5 @@ func (e *executor) replace(ctx context.Context, a plan.Action, cause error) erro
 	if err := e.client.Delete(ctx, a.Kind, a.ID, a.Observed.UID, version, metav1.DeletePropagationForeground); err != nil {
 		return err
 	}
-	return fault.New(fault.Waiting, "it is being replaced by force: %s", message(cause)).On(a.ID.String())
-}
-
-// message is an error without the object, which is named anyway.
-func message(err error) string {
-	if f, ok := errors.AsType[*fault.Error](err); ok {
-		return f.Msg
-	}
-	return err.Error()
+	return fault.New(fault.Waiting, "it is being replaced by force: %s", fault.From(cause).Msg).On(a.ID.String())
 }

@@ -99,7 +99,13 @@ const rootExamples = `  # watch a repository being delivered, on this machine, a
   holdfast diff -f clusters/dev/apps.yaml --source .
 
   # what is delivered, from where, and why is something not?
-  holdfast get`
+  holdfast get
+
+  # deliver now, and wait
+  holdfast sync app/shop
+
+  # try it beside Argo CD or Flux
+  holdfast install --observe`
 
 func newRoot(p Process) *cobra.Command {
 	root := &cobra.Command{
@@ -118,15 +124,24 @@ func newRoot(p Process) *cobra.Command {
 	root.SetOut(p.Out)
 	root.SetErr(p.Err)
 	root.SetFlagErrorFunc(wrongUsage)
-	root.AddCommand(
-		newController(p), newInstall(p), newBuild(p), newDiff(p), newGet(p), newHealth(p), newDemo(p), newVersion(p), newWorker(),
-		newSync(p), newRollback(p), newSuspend(p), newResume(p), newTakeover(p), newHandback(p),
-	)
+	group(root, "Look:", newGet(p), newDiff(p), newBuild(p), newHealth(p))
+	group(root, "Operate deliveries:", newSync(p), newRollback(p), newSuspend(p), newResume(p), newTakeover(p), newHandback(p))
+	group(root, "Run Holdfast:", newInstall(p), newController(p), newDemo(p))
+	root.AddCommand(newVersion(p), newWorker())
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveDefault)
 	for _, cmd := range root.Commands() {
 		strict(cmd)
 	}
 	return root
+}
+
+// group adds commands under a title in the help.
+func group(root *cobra.Command, title string, commands ...*cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: title, Title: title})
+	for _, cmd := range commands {
+		cmd.GroupID = title
+		root.AddCommand(cmd)
+	}
 }
 
 // knownCommand refuses a command that does not exist, and names those that come close.

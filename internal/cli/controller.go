@@ -33,13 +33,14 @@ func (o *Controller) bind(s settings) {
 	s.text(&o.DefaultServiceAccount, "default-service-account", "", "`NAME` of the account, in their own namespace, of Kustomizations that name none (default: they are refused)")
 	s.text(&o.ArgoNamespace, "argocd-namespace", argoNamespace, "`NAMESPACE` of Applications and AppProjects")
 	s.toggle(&o.Observe, "observe", "write nothing, beside Argo CD or Flux, and tell at /observe what would change; but deliver what 'holdfast takeover' took over")
-	s.number(&o.Concurrency, "concurrency", 8, "how many deliveries of one kind are worked on at once")
-	s.number(&o.Workers, "workers", 0, "how many workers render at once (default: one for each processor, 2 at most)")
+	s.number(&o.Concurrency, "concurrency", 8, "`NUMBER` of deliveries of one kind that are worked on at once")
+	s.number(&o.Workers, "workers", 0, "`NUMBER` of workers that render at once (default: one for each processor, 2 at most)")
 	o.WorkerMemory = 256 << 20
-	s.value(&o.WorkerMemory, "worker-memory", "how much memory one worker may use before it is ended")
+	s.value(&o.WorkerMemory, "worker-memory", "how much `MEMORY` one worker may use before it is ended")
 	s.toggle(&o.AllowFileURLs, "allow-file-urls", "UNSAFE: let deliveries read repositories on this machine's disk by file:// URLs")
-	s.text(&o.LogLevel, "log-level", "info", "debug, info, warn or error")
-	s.text(&o.LogFormat, "log-format", "text", "text or json")
+	s.toggle(&o.AllowLinkLocal, "allow-link-local", "UNSAFE: let Git servers and proxies be at link-local addresses, where clouds keep the credentials of their machines")
+	s.text(&o.LogLevel, "log-level", "info", "`LEVEL`: debug, info, warn or error")
+	s.text(&o.LogFormat, "log-format", "text", "`FORMAT`: text or json")
 	s.text(&o.PProf, "pprof", "", "`ADDRESS` of an extra port for Go's profiler")
 	_ = s.flags.MarkHidden("pprof") // the flag exists
 }
@@ -102,11 +103,13 @@ Without it, what a peer still writes to is only observed, until the peer is quie
 
 Everything is written as the service account that a delivery names; Holdfast's own
 account watches, and reads what deliveries refer to. The one HTTP port serves
-  /api/webhook     GitHub's push event, signed with the secret of Argo CD's argocd-secret
+  /api/webhook     pushes of GitHub, GitLab, Gitea and Gogs, signed as Argo CD's argocd-secret says
   /hook/           Flux Receivers
   /gitrepository/  artifacts of GitRepositories
   /observe         what would change of deliveries that are only observed
-  /metrics /healthz /readyz`,
+  /metrics /healthz /readyz
+
+Exit codes: 0 it was asked to end; 2 it cannot start, or go on.`,
 		Example: controllerExamples,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.validate(); err != nil {

@@ -64,7 +64,10 @@ func (r *requested) take(o *unstructured.Unstructured) error {
 	case "Kustomization.kustomize.toolkit.fluxcd.io":
 		return into(o, fluxNamespace, &r.kustomizations)
 	case "GitRepository.source.toolkit.fluxcd.io":
-		return into(o, fluxNamespace, &r.repositories)
+		if err := into(o, fluxNamespace, &r.repositories); err != nil {
+			return err
+		}
+		return named(flux.Check(o), o.GetKind(), o.GetNamespace(), o.GetName())
 	case "Application.argoproj.io":
 		return into(o, argoNamespace, &r.applications)
 	case "AppProject.argoproj.io":

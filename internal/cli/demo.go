@@ -27,7 +27,9 @@ Applications and Flux Kustomizations; revert an edit, deliver a commit, and tell
 else to try. Nothing else on this machine is touched, and Ctrl-C leaves nothing behind.
 
 It needs Go and Git, and a checkout of the repository, whose devcluster builds the
-control plane on first use.`,
+control plane on first use.
+
+Exit codes: 0 it was shown, or ended by Ctrl-C; 2 something did not work.`,
 		Example: demoExamples,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if repo == "" {

@@ -45,7 +45,7 @@ type Diff struct {
 
 // bindComparison binds what decides how a delivery is compared.
 func (o *Diff) bindComparison(s settings) {
-	s.text(&o.DefaultServiceAccount, "default-service-account", "", "as given to the controller: the account of Kustomizations that name none")
+	s.text(&o.DefaultServiceAccount, "default-service-account", "", "as given to the controller: `NAME` of the account of Kustomizations that name none")
 	s.toggle(&o.Permissive, "permissive", "as given to the controller: deliveries that name no account use your own identity")
 	s.text(&o.ArgoNamespace, "argocd-namespace", argoNamespace, "`NAMESPACE` of AppProjects")
 	s.flags.StringVar(&o.Source, "source", "", "`DIR` that stands for the root of the repository (default: fetch it, without credentials)")
@@ -71,7 +71,9 @@ the very plan that the controller would execute, made by the same code. Reads an
 runs are sent as the delivery's own account, which you must be permitted to
 impersonate; nothing is changed. Values of Secrets are never shown.
 
-Which deliveries is said by files, by name, or by --all. ` + naming + `
+Files, names or --all say which deliveries are meant.
+
+` + naming + `
 
 What is already delivered is read from the status of the resource in the cluster, if
 it is there, so that objects that would be pruned are shown as well. A prune that is
@@ -84,7 +86,7 @@ Exit codes: 0 nothing would change; 1 there are changes; 2 the comparison failed
 			if err := o.check(); err != nil {
 				return err
 			}
-			if given(len(o.Files) > 0, len(args) > 0, o.All) > 1 {
+			if given(len(o.Files) > 0, len(args) > 0, o.All) != 1 {
 				return wrongUsage(cmd, fault.New(fault.Invalid, "give files, names, or --all"))
 			}
 			if len(args) == 0 && !o.All {
@@ -370,7 +372,8 @@ func withSource(err error) error {
 	if fault.KindOf(err) != fault.Unauthorized {
 		return err
 	}
-	return fault.New(fault.Unauthorized, "%s", err).WithHint("give a checkout with --source DIR").Because(err)
+	return fault.New(fault.Unauthorized, "%s, and the credentials of the delivery are not read here", unhinted(err)).
+		WithHint("give a checkout with --source DIR").Because(err)
 }
 
 // gitRequest says what a GitRepository asks of its server, but for the credential.
@@ -475,7 +478,9 @@ func (d difference) print(w io.Writer, colour palette) error {
 		from = "  " + colour.paint(faint, place(d.File, d.Line))
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s  %s%s\n", colour.paint(s.colour, s.sign), plain(d.Object), plain(d.Reason), from)
+	// The word is said once for all, see held.
+	reason := strings.TrimSuffix(d.Reason, "; to confirm, set the annotation "+plan.ConfirmAnnotation+": "+d.Confirm)
+	fmt.Fprintf(&b, "%s %s  %s%s\n", colour.paint(s.colour, s.sign), plain(d.Object), plain(reason), from)
 	for _, f := range d.Fields {
 		switch {
 		case f.From == "":

@@ -33,7 +33,10 @@ const getExamples = `  # everything that is delivered, in all namespaces
   holdfast get kustomization apps -n flux-system -o wide
 
   # watch a rollout
-  holdfast get --watch`
+  holdfast get --watch
+
+  # for a script: what is not as Git wants it?
+  holdfast get -o json | jq -r '.[] | select(.state != "Synced") | .name + ": " + .message'`
 
 func newGet(p Process) *cobra.Command {
 	var o Get
@@ -66,7 +69,7 @@ delivery of the name.`,
 	flags := cmd.Flags()
 	flags.StringVarP(&o.Namespace, "namespace", "n", "", "only this `NAMESPACE`")
 	flags.BoolVarP(&o.All, "all-namespaces", "A", false, "all namespaces, which is the default")
-	flags.StringVarP(&o.Output, "output", "o", "", "wide, json or yaml")
+	flags.StringVarP(&o.Output, "output", "o", "", "`FORMAT`: wide, json or yaml (default: a table)")
 	flags.BoolVarP(&o.Watch, "watch", "w", false, "go on, and print what changes")
 	cmd.MarkFlagsMutuallyExclusive("namespace", "all-namespaces")
 	cmd.ValidArgsFunction = o.suggest

@@ -21,7 +21,9 @@ func newHealth(p Process) *cobra.Command {
 		Short: "Judge the health of live objects, as Argo CD names it",
 		Long: `Judge the health of live objects, as they are read from a cluster: Healthy,
 Progressing, Degraded, Suspended, Missing or Unknown, and why. Kinds that have no
-health have an empty status. No cluster is asked.`,
+health have an empty status. No cluster is asked.
+
+Exit codes: 0 everything was judged, whatever the verdict; 2 a file cannot be read.`,
 		Example: healthExamples,
 		RunE: func(*cobra.Command, []string) error {
 			objects, err := readObjects(p, files)
@@ -39,7 +41,7 @@ health have an empty status. No cluster is asked.`,
 		},
 	}
 	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "`FILE` of objects in YAML or JSON, - for standard input; repeatable")
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "text, json or yaml")
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "`FORMAT`: text, json or yaml")
 	cmd.Flags().BoolVar(&kstatus, "kstatus", false, "also judge kinds without a rule, by their conditions")
 	return cmd
 }

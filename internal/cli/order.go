@@ -31,7 +31,7 @@ type Order struct {
 func (o *Order) bind(cmd *cobra.Command) {
 	o.Connection.bind(settings{cmd.Flags()})
 	cmd.Flags().StringVarP(&o.Namespace, "namespace", "n", "", "only look in this `NAMESPACE` (default: all)")
-	cmd.Flags().StringVarP(&o.Output, "output", "o", "text", "text, json or yaml")
+	cmd.Flags().StringVarP(&o.Output, "output", "o", "text", "`FORMAT`: text, json or yaml")
 	cmd.ValidArgsFunction = o.suggest
 	suggestFlags(cmd, &o.Connection)
 }
@@ -123,7 +123,7 @@ func (w *Waiting) bind(cmd *cobra.Command, wait bool) {
 	} else {
 		w.Wait = true
 	}
-	cmd.Flags().DurationVar(&w.Timeout, "timeout", 5*time.Minute, "how long to wait")
+	cmd.Flags().DurationVar(&w.Timeout, "timeout", 5*time.Minute, "wait for this `DURATION` at most, such as 90s")
 }
 
 // until waits until done says so, and tells of every step on a terminal. The error at

@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"slices"
 
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	k8sschema "k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/holdfastcd/holdfast/deploy"
 	"github.com/holdfastcd/holdfast/internal/fault"
 )
 
@@ -43,6 +46,23 @@ func noPeers(ctx context.Context, c client.Client) error {
 		}
 	}
 	return nil
+}
+
+// mayServe fails with Refused if Holdfast was installed to observe and nothing else:
+// it could not answer a take-over. A role that is not there, or that we may not see,
+// says nothing: perhaps the controller runs elsewhere, with other rights.
+func mayServe(ctx context.Context, cfg *rest.Config) error {
+	c, err := client.New(cfg, client.Options{Mapper: fixedMapper(nil)})
+	if err != nil {
+		return classify(err, "connect to the cluster")
+	}
+	role := &unstructured.Unstructured{}
+	role.SetGroupVersionKind(rbacv1.SchemeGroupVersion.WithKind("ClusterRole"))
+	if err := c.Get(ctx, client.ObjectKey{Name: deploy.ServeRole}, role); err != nil || !deploy.ReadsOnly(role) {
+		return nil //nolint:nilerr // see above
+	}
+	return fault.New(fault.Refused, "Holdfast is installed with --observe here, and may not write").
+		WithHint("run 'holdfast install --takeover' first: it goes on observing everything else")
 }
 
 // runs reports whether a workload wants any Pods.

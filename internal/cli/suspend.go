@@ -25,6 +25,10 @@ const suspendExamples = `  # leave it as it is, whatever Git says, and go on lat
   holdfast suspend app/shop app/guestbook
   holdfast suspend --all -n team-a`
 
+const resumeExamples = `  # go on, with one and with everything in a namespace
+  holdfast resume ks/apps -n flux-system
+  holdfast resume --all -n team-a`
+
 func newSuspend(p Process) *cobra.Command {
 	return pausing(p, operate.Suspend, "suspended", &cobra.Command{
 		Use:   "suspend [KIND/]NAME...",
@@ -53,7 +57,7 @@ what Git says.
 ` + naming + `
 
 Exit codes: 0 they are resumed, or were never suspended; 2 anything failed.`,
-		Example: suspendExamples,
+		Example: resumeExamples,
 	})
 }
 

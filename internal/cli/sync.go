@@ -30,8 +30,8 @@ const syncExamples = `  # fetch and deliver now, and wait until that is done
   # one object of it only
   holdfast sync app/shop --resource apps:Deployment:web
 
-  # let a prune happen that is held back; 'holdfast get' tells its digest
-  holdfast sync ks/apps --confirm-prune 4f2a9c`
+  # let a prune happen that is held back; 'holdfast diff' tells its digest
+  holdfast sync ks/apps -n flux-system --confirm-prune 4f2a9c`
 
 func newSync(p Process) *cobra.Command {
 	var o Sync
@@ -112,7 +112,11 @@ func (o *Sync) ask(ctx context.Context, c *operate.Cluster, u *unstructured.Unst
 	if err != nil || !o.Wait {
 		return err
 	}
-	return o.until(ctx, c, p, u, operate.Answered(token))
+	done := operate.Answered(token)
+	if only, err := s.OnlyConfirms(u); err == nil && only {
+		done = operate.Confirmed
+	}
+	return o.until(ctx, c, p, u, done)
 }
 
 func (o *Sync) sentence(u *unstructured.Unstructured) string {

@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -32,10 +33,13 @@ const takeoverExamples = `  # what would change, and then take it over
   holdfast takeover app/shop
 
   # the same in a script, with a checkout instead of fetching
-  holdfast takeover ks/apps -n flux-system --source . --yes
+  holdfast takeover ks/apps -n flux-system --source . --yes`
 
-  # give it back
-  holdfast handback app/shop`
+const handbackExamples = `  # give it back
+  holdfast handback app/shop
+
+  # Holdfast does not run any more
+  holdfast handback ks/apps -n flux-system --force`
 
 func newTakeover(p Process) *cobra.Command {
 	var o Takeover
@@ -87,6 +91,9 @@ func (o *Takeover) run(ctx context.Context, cfg *rest.Config, c *operate.Cluster
 	if err := operate.CanTake(u); err != nil {
 		return err
 	}
+	if err := mayServe(ctx, cfg); err != nil {
+		return err
+	}
 	if err := o.consent(ctx, cfg, u, p); err != nil {
 		return err
 	}
@@ -128,6 +135,14 @@ func (o *Takeover) tell(p Process, differences []difference) error {
 func hinted(err error, hint string) error {
 	f := fault.New(fault.KindOf(err), "%s", err).Because(err)
 	return f.WithHint("%s", hint)
+}
+
+// unhinted is what an error says, without what to do about it.
+func unhinted(err error) string {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		return f.WithHint("%s", "").Error()
+	}
+	return err.Error()
 }
 
 // take is the take-over itself.
@@ -175,10 +190,10 @@ func (o *Takeover) undo(ctx context.Context, c *operate.Cluster, u *unstructured
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	if err := c.Change(ctx, u, operate.Undo); err != nil {
-		return fault.New(fault.KindOf(why), "%s; and its marks could not be removed: %s", why, err).
+		return fault.New(fault.KindOf(why), "%s; and its marks could not be removed: %s", unhinted(why), err).
 			WithHint("nobody delivers it now: 'holdfast handback --force' gives it back").Because(why)
 	}
-	return fault.New(fault.KindOf(why), "%s; it is the other controller's again", why).
+	return fault.New(fault.KindOf(why), "%s; it is the other controller's again", unhinted(why)).
 		WithHint("is 'holdfast controller --observe' running, with the rights of 'holdfast install --takeover'?").Because(why)
 }
 
@@ -205,7 +220,7 @@ tidies up: Holdfast goes on with a resource that has no marks.
 ` + naming + `
 
 Exit codes: 0 it is given back; 2 it is not.`,
-		Example: takeoverExamples,
+		Example: handbackExamples,
 		Args:    cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := o.connect()

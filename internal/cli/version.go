@@ -24,8 +24,11 @@ type build struct {
 func newVersion(p Process) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use:     "version",
-		Short:   "Print the version of this binary",
+		Use:   "version",
+		Short: "Print the version of this binary",
+		Long: `Print the version of this binary, the commit that it was built from, and by what.
+
+Exit codes: 0 it is printed; 2 there is no such output format.`,
 		Example: "  holdfast version\n  holdfast version -o json",
 		RunE: func(*cobra.Command, []string) error {
 			b := readBuild()
@@ -36,7 +39,7 @@ func newVersion(p Process) *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json or yaml")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "`FORMAT`: json or yaml (default: a line of text)")
 	return cmd
 }
 

@@ -195,17 +195,19 @@ func manifest(m *metav1.ObjectMeta, e metav1.ManagedFieldsEntry, fields object.O
 }
 
 // Foresee removes from dry, the result of a dry run of manager's apply over live,
-// what the apply will remove once peers' fields are adopted. A field that has a
-// default will have it; that is not foreseen.
+// what the apply will remove once peers' fields are adopted. What a client-side apply
+// owns and did not send are defaults: removed, they come back, so they stay. Those
+// that other writes came to own are not told apart from what was written.
 func Foresee(live, dry *unstructured.Unstructured, manager string, peers []string) {
-	m := &metav1.ObjectMeta{ManagedFields: live.GetManagedFields(), Annotations: live.GetAnnotations()}
+	m := &metav1.ObjectMeta{Annotations: live.GetAnnotations()}
+	m.ManagedFields = sent(live.GetManagedFields(), m.Annotations[object.LastApplied])
 	entries, changed, err := fold(m, live.GetAPIVersion(), manager, peers)
 	if err != nil || !changed {
 		return
 	}
-	had, others := ownedBy(entries[:1]), ownedBy(entries[1:])
+	had, others := object.OwnedIn(entries[:1]), object.OwnedIn(entries[1:])
 	notOurs := func(e metav1.ManagedFieldsEntry) bool { return !applied(e, manager) }
-	keeps := ownedBy(slices.DeleteFunc(dry.GetManagedFields(), notOurs))
+	keeps := object.OwnedIn(slices.DeleteFunc(dry.GetManagedFields(), notOurs))
 	for _, leaf := range had.Leaves() {
 		if !keeps.Has(leaf) && !others.Has(leaf) {
 			leaf.Delete(dry.Object)
@@ -213,21 +215,31 @@ func Foresee(live, dry *unstructured.Unstructured, manager string, peers []strin
 	}
 }
 
+// sent narrows the entries of client-side applies to what the last one sent, which is
+// all that is left of the earlier ones.
+func sent(entries []metav1.ManagedFieldsEntry, lastApplied string) []metav1.ManagedFieldsEntry {
+	var content map[string]any
+	if json.Unmarshal([]byte(lastApplied), &content) != nil {
+		return entries
+	}
+	narrowed := slices.Clone(entries)
+	for i, e := range narrowed {
+		clientSide := e.Manager == "kubectl-client-side-apply" || e.Manager == "argocd-controller"
+		if !clientSide || e.Operation != metav1.ManagedFieldsOperationUpdate || e.FieldsV1 == nil {
+			continue
+		}
+		fields, err := object.ParseOwned(e.FieldsV1.GetRawBytes())
+		if err != nil {
+			continue // fold says so
+		}
+		if raw, err := json.Marshal(fields.Within(content)); err == nil {
+			narrowed[i].FieldsV1 = metav1.NewFieldsV1(string(raw))
+		}
+	}
+	return narrowed
+}
+
 // applied reports whether e is manager's entry of what it applied.
 func applied(e metav1.ManagedFieldsEntry, manager string) bool {
 	return e.Manager == manager && e.Operation == metav1.ManagedFieldsOperationApply && e.Subresource == ""
-}
-
-// ownedBy returns the fields in entries; one that cannot be read has none.
-func ownedBy(entries []metav1.ManagedFieldsEntry) object.Owned {
-	all := object.Owned{}
-	for _, e := range entries {
-		if e.FieldsV1 == nil {
-			continue
-		}
-		if fields, err := object.ParseOwned(e.FieldsV1.GetRawBytes()); err == nil {
-			all = all.Union(fields)
-		}
-	}
-	return all
 }

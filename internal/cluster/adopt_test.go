@@ -153,6 +153,17 @@ func TestForesee(t *testing.T) {
 	if diff := cmp.Diff(want, dry.Object["data"]); diff != "" {
 		t.Errorf("what a take-over will leave (-want +got):\n%s", diff)
 	}
+
+	// What a client-side apply owns and did not send are defaults, which come back.
+	const defaulted = `{"apiVersion":"v1","spec":{"ours":"1","stale":"1","default":"1","edited":"1"}}`
+	live = object(defaulted, `argocd-controller Update v1 {"f:spec":{"f:ours":{},"f:stale":{},"f:default":{}}}`, `kubectl-edit Update v1 {"f:spec":{"f:edited":{}}}`)
+	live.SetAnnotations(map[string]string{"kubectl.kubernetes.io/last-applied-configuration": `{"spec":{"ours":"0","stale":"1"}}`})
+	dry = object(defaulted, `us Apply v1 {"f:spec":{"f:ours":{}}}`)
+	Foresee(live, dry, "us", Peers())
+	want = map[string]any{"ours": "1", "default": "1"}
+	if diff := cmp.Diff(want, dry.Object["spec"]); diff != "" {
+		t.Errorf("what a take-over from a client-side apply will leave (-want +got):\n%s", diff)
+	}
 }
 
 // Some aggregated APIs keep no managedFields: the resource version is all there is

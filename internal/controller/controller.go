@@ -47,6 +47,7 @@ type Options struct {
 	DefaultServiceAccount string
 	ArgoNamespace         string
 	AllowFileURLs         bool
+	AllowLinkLocal        bool // Git servers and proxies at link-local addresses
 	// Observe has everything be looked at, and nothing written but for what was
 	// taken over from a peer that runs beside.
 	Observe bool
@@ -103,7 +104,9 @@ func (p *process) openData() (err error) {
 		return err
 	}
 	p.workers = worker.NewPool(worker.Options{Size: p.Workers, MemoryLimit: p.WorkerMemoryBytes})
-	p.git, err = git.New(p.store.Git(), git.Options{AllowFile: p.AllowFileURLs, Proxy: http.ProxyFromEnvironment})
+	p.git, err = git.New(p.store.Git(), git.Options{
+		AllowFile: p.AllowFileURLs, AllowLinkLocal: p.AllowLinkLocal, Proxy: http.ProxyFromEnvironment,
+	})
 	return err
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/policy"
 	"github.com/holdfastcd/holdfast/internal/schema"
+	"github.com/holdfastcd/holdfast/internal/substitute"
 )
 
 func parse(t *testing.T, texts ...string) []object.Object {
@@ -158,7 +159,7 @@ func TestSpecKeyCoversWhatObjectsDependOn(t *testing.T) {
 		"manager":   func(s *Spec) { s.Profile.FieldManager = "other" },
 		"marks":     func(s *Spec) { s.Profile.Marks.Labels = map[string]string{"a": "b"} },
 		"rules":     func(s *Spec) { s.Rules.Version = "2" },
-		"variables": func(s *Spec) { s.Substitute = &Substitution{Variables: map[string]string{"a": "b"}} },
+		"variables": func(s *Spec) { s.Substitute = &substitute.Variables{Variables: map[string]string{"a": "b"}} },
 		"ignored":   func(s *Spec) { s.Ignore = []plan.Ignore{{Kind: "Deployment", Pointers: []string{"/spec/replicas"}}} },
 		"waves":     func(s *Spec) { s.Profile.WaveKeys = []string{"wave"} },
 	}

@@ -9,7 +9,6 @@ import (
 	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/schema"
-	"github.com/holdfastcd/holdfast/internal/substitute"
 	"github.com/holdfastcd/holdfast/internal/tree"
 )
 
@@ -72,7 +71,7 @@ func (s Spec) source(ctx context.Context, r render.Renderer) (render.Result, err
 		return rendered, err
 	}
 	if s.Substitute != nil {
-		if rendered.Objects, err = substitute.Variables(*s.Substitute).Objects(rendered.Objects); err != nil {
+		if rendered.Objects, err = s.Substitute.Objects(rendered.Objects); err != nil {
 			return rendered, err
 		}
 	}

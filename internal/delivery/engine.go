@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/holdfastcd/holdfast/internal/apply"
 	"github.com/holdfastcd/holdfast/internal/cluster"
+	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/render"
@@ -159,12 +161,7 @@ func (e *Engine) Unchanged(spec Spec) bool {
 // Preview returns the plan of a pass, with the fields that it would change, and
 // sends nothing but reads and dry runs.
 func (e *Engine) Preview(ctx context.Context, spec Spec) (plan.Plan, error) {
-	st := e.state(spec.ID)
-	desired, err := e.desire(ctx, spec, st, true)
-	if err != nil {
-		return plan.Plan{}, err
-	}
-	in, err := e.input(ctx, spec, st, desired, false)
+	in, err := e.prepare(ctx, spec, e.state(spec.ID), true)
 	if err != nil {
 		return plan.Plan{}, err
 	}
@@ -213,11 +210,7 @@ func (e *Engine) Forget(id ID) {
 // plan makes the plan of a pass. Bodies are made only if the plan without them
 // shows that something must be applied, or compared by value.
 func (e *Engine) plan(ctx context.Context, spec Spec, st *state) (plan.Plan, error) {
-	desired, err := e.desire(ctx, spec, st, false)
-	if err != nil {
-		return plan.Plan{}, err
-	}
-	in, err := e.input(ctx, spec, st, desired, false)
+	in, err := e.prepare(ctx, spec, st, false)
 	if err != nil {
 		return plan.Plan{}, err
 	}
@@ -225,14 +218,22 @@ func (e *Engine) plan(ctx context.Context, spec Spec, st *state) (plan.Plan, err
 	if err != nil || !needsBodies(p, spec) {
 		return p, err
 	}
-	if desired, err = e.desire(ctx, spec, st, true); err != nil {
+	if in.Desired, err = e.desire(ctx, spec, st, true); err != nil {
 		return plan.Plan{}, err
 	}
-	in.Desired = desired
 	if in.Observe, err = e.raise(ctx, spec, st, in, spec.untold); err != nil {
 		return plan.Plan{}, err
 	}
 	return plan.Make(in)
+}
+
+// prepare gathers what the plan of a pass is made from, with bodies or without.
+func (e *Engine) prepare(ctx context.Context, spec Spec, st *state, bodies bool) (plan.Input, error) {
+	desired, err := e.desire(ctx, spec, st, bodies)
+	if err != nil {
+		return plan.Input{}, err
+	}
+	return e.input(ctx, spec, st, desired, false)
 }
 
 func needsBodies(p plan.Plan, spec Spec) bool {
@@ -252,7 +253,7 @@ func (e *Engine) desire(ctx context.Context, spec Spec, st *state, bodies bool) 
 	if st.failed.stands(key, spec, now) {
 		return nil, st.failed.err
 	}
-	made, err := spec.compose(ctx, e.Renderer(spec.ID), e.Cluster.Kinds(), e.Digest)
+	made, err := e.compose(ctx, spec)
 	if err != nil {
 		if st.failed = nil; ctx.Err() == nil {
 			st.failed = failureOf(err, key, spec, now)
@@ -263,6 +264,20 @@ func (e *Engine) desire(ctx context.Context, spec Spec, st *state, bodies bool) 
 	st.key, st.trace, st.images, st.desired = e.key(spec), made.trace, made.images, bodiless(made.desired)
 	st.asked, st.answers = made.asked, made.asked.Answers(spec.Render.Capabilities)
 	return made.desired, nil
+}
+
+// compose is [Spec.compose] with the kinds that the cluster serves. It is asked
+// anew for one that it does not know: no event tells of what an aggregated API serves.
+func (e *Engine) compose(ctx context.Context, spec Spec) (composed, error) {
+	known := e.Cluster.Kinds()
+	made, err := spec.compose(ctx, e.Renderer(spec.ID), known, e.Digest)
+	if _, lies := errors.AsType[*flaw](err); lies || fault.KindOf(err) != fault.NotFound {
+		return made, err
+	}
+	if failed := e.Cluster.Rediscover(ctx); failed != nil || e.Cluster.Kinds() == known {
+		return made, err
+	}
+	return spec.compose(ctx, e.Renderer(spec.ID), e.Cluster.Kinds(), e.Digest)
 }
 
 func bodiless(desired []plan.Desired) []plan.Desired {

@@ -134,7 +134,7 @@ func TestIgnoredFields(t *testing.T) {
 				}
 			}
 			w.commit(strings.NewReplacer("replicas: 1", "replicas: 2", "web:1", "web:2").Replace(scaled))
-			if r := w.pass(); !r.Applied() {
+			if r := w.pass(); r.Err != nil {
 				t.Fatal(r.Err)
 			}
 			w.wantReplicas(tt.after, "after "+tt.reason)

@@ -26,6 +26,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/schema"
 	"github.com/holdfastcd/holdfast/internal/source"
+	"github.com/holdfastcd/holdfast/internal/substitute"
 	"github.com/holdfastcd/holdfast/internal/tree"
 	"github.com/holdfastcd/holdfast/test/harness"
 )
@@ -91,6 +92,7 @@ type world struct {
 	events  chan delivery.ID
 	ns      string
 	spec    delivery.Spec
+	late    atomic.Int64 // by how much the cluster's clock is ahead
 }
 
 func newWorld(t testing.TB) *world {
@@ -103,6 +105,7 @@ func newWorld(t testing.TB) *world {
 			return strings.ReplaceAll(labels[mark], ".", "/")
 		},
 		Health: health.Both,
+		Clock:  func() time.Time { return time.Now().Add(time.Duration(w.late.Load())) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -176,7 +179,7 @@ func (w *world) until(what string, wanted func(delivery.Report) bool) delivery.R
 	}
 }
 
-func applied(r delivery.Report) bool { return r.Applied() }
+func applied(r delivery.Report) bool { return r.Err == nil }
 
 // show renders what a report says of each object, and as a whole.
 func show(r delivery.Report) string {
@@ -355,7 +358,7 @@ func TestNamespaceDeletedByHandComesBackWithEverythingInIt(t *testing.T) {
 	}
 	w.until("everything to be back", func(r delivery.Report) bool {
 		record, ok := w.cluster.Look(kindOf(t, w, "Namespace"), object.ID{Kind: "Namespace", Name: ns})
-		return ok && record.UID != uid && !record.Deleting && r.Applied()
+		return ok && record.UID != uid && !record.Deleting && r.Err == nil
 	})
 	w.harness.Await(t, configmaps, ns, "b", "to be back", harness.Exists)
 	w.spec.Confirmed = ""
@@ -405,7 +408,7 @@ func TestBadSourceIsRenderedOnce(t *testing.T) {
 		t.Errorf("it was rendered %d times", n)
 	}
 	w.commit(config("a", "${who}"))
-	w.spec.Substitute = &delivery.Substitution{Strict: true, Variables: map[string]string{"other": "x"}}
+	w.spec.Substitute = &substitute.Variables{Strict: true, Variables: map[string]string{"other": "x"}}
 	for range 2 {
 		if r := w.pass(); r.Err == nil || !strings.Contains(r.Err.Error(), "all.yaml:1: ConfigMap/a: the variable who is not set") {
 			t.Fatalf("got %v", r.Err)
@@ -422,6 +425,32 @@ func TestBadSourceIsRenderedOnce(t *testing.T) {
 	})
 	if r := w.pass(); r.Objects[0].Outcome != delivery.Unchanged {
 		t.Error(show(r))
+	}
+}
+
+// TestUnknownKindIsAskedForAgain: no event tells of a kind that an aggregated API
+// begins to serve.
+func TestUnknownKindIsAskedForAgain(t *testing.T) {
+	w := newWorld(t)
+	w.commit("apiVersion: unheard.example.com/v1\nkind: Thing\nmetadata: {name: a}")
+	for _, step := range []struct {
+		reason string
+		later  time.Duration
+		asks   bool
+	}{
+		{"the cluster was asked when it was connected to", 0, false},
+		{"it may serve more by now", time.Minute, true},
+		{"nobody asks twice in a moment", time.Second, false},
+	} {
+		w.late.Add(int64(step.later))
+		before := w.cluster.Requests()["get"]
+		r := w.pass()
+		if r.Err == nil || r.Err.Kind != fault.NotFound || !strings.Contains(r.Err.Error(), "Thing") {
+			t.Errorf("%s: got %v", step.reason, r.Err)
+		}
+		if asked := w.cluster.Requests()["get"] > before; asked != step.asks {
+			t.Errorf("%s: asked %v", step.reason, asked)
+		}
 	}
 }
 

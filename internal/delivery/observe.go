@@ -208,12 +208,12 @@ func (e *Engine) observe(kind schema.Kind, id object.ID, st *state, spec Spec, r
 		}
 	}
 	if seen.Sight == plan.Drifted {
-		seen.By = firstOf(record.Others(spec.Profile.FieldManager))
+		seen.By = lastOf(record.Others(spec.Profile.FieldManager))
 	}
 	return seen
 }
 
-func firstOf(names []string) string {
+func lastOf(names []string) string {
 	if len(names) == 0 {
 		return ""
 	}

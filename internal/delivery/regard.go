@@ -41,11 +41,7 @@ func (e *Engine) regard(ctx context.Context, spec Spec, st *state) Report {
 
 // foresee makes the plan of a pass as it would be, with what differs in st.seen.
 func (e *Engine) foresee(ctx context.Context, spec Spec, st *state) (plan.Plan, error) {
-	desired, err := e.desire(ctx, spec, st, false)
-	if err != nil {
-		return plan.Plan{}, err
-	}
-	in, err := e.input(ctx, spec, st, desired, false)
+	in, err := e.prepare(ctx, spec, st, false)
 	if err != nil {
 		return plan.Plan{}, err
 	}
@@ -53,7 +49,7 @@ func (e *Engine) foresee(ctx context.Context, spec Spec, st *state) (plan.Plan, 
 	if err != nil {
 		return p, err
 	}
-	if len(st.seen) > 2*len(desired) {
+	if len(st.seen) > 2*len(in.Desired) {
 		st.seen = nil // most of it is about objects that nobody asks for any more
 	}
 	return p, e.compareAll(ctx, spec, st, p)

@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,7 +17,7 @@ import (
 // refused is the report of a pass that could not even be planned: the cluster
 // and the inventory stay as they are.
 func (e *Engine) refused(spec Spec, err error) Report {
-	report := Report{Inventory: spec.Inventory, Err: asFault(err), Observed: spec.Observe}
+	report := Report{Inventory: spec.Inventory, Err: fault.From(err), Observed: spec.Observe}
 	for _, entry := range spec.Inventory {
 		report.Objects = append(report.Objects, Object{
 			ID: entry.ID, GVK: entry.ID.GroupKind().WithVersion(entry.Version),
@@ -27,14 +26,6 @@ func (e *Engine) refused(spec Spec, err error) Report {
 	}
 	report.Health = worst(report.Objects)
 	return report
-}
-
-// asFault returns err as a fault; an error that nobody classified is Internal.
-func asFault(err error) *fault.Error {
-	if f, ok := errors.AsType[*fault.Error](err); ok {
-		return f
-	}
-	return fault.New(fault.Internal, "%s", err).Because(err)
 }
 
 // report tells what came of an executed plan.
@@ -84,7 +75,7 @@ func (e *Engine) tell(spec Spec, o apply.ObjectResult) Object {
 		out.Origin, out.Unjudged, out.Warnings = a.Desired.Origin, a.Desired.Treatment.Unjudged, a.Desired.Warnings
 	}
 	if o.Err != nil && out.Outcome != Held {
-		out.Message = asFault(o.Err).On(a.ID.String()).At(out.Origin.File, out.Origin.Line).Error()
+		out.Message = fault.From(o.Err).On(a.ID.String()).At(out.Origin.File, out.Origin.Line).Error()
 	}
 	if out.Outcome == Pruned || out.Outcome == Released {
 		return out

@@ -19,6 +19,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/policy"
 	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/source"
+	"github.com/holdfastcd/holdfast/internal/substitute"
 )
 
 // ID names a delivery: the custom resource that asks for it.
@@ -52,7 +53,7 @@ type Spec struct {
 	Profile   Profile
 
 	// Substitute replaces variables in what was rendered; nil: nothing is.
-	Substitute *Substitution
+	Substitute *substitute.Variables
 	// Ignore are the fields that belong to whoever sets them in the cluster.
 	Ignore []plan.Ignore
 	// Only restricts a pass to some objects of the source; nil: all. What is not
@@ -67,15 +68,6 @@ type Spec struct {
 	// Observe makes a pass that writes nothing: its report says what would
 	// change, see [Report.Observed].
 	Observe bool
-}
-
-// Substitution is the variables of a delivery, as Flux's postBuild has them.
-type Substitution struct {
-	Variables map[string]string
-	// Disabled are the label or annotation, key and value, of objects that are left as they are.
-	Disabled [2]string
-	// Strict refuses variables that are not set and have no default.
-	Strict bool
 }
 
 // Entry is one object in an inventory, as a status stores it.
@@ -263,9 +255,6 @@ type Report struct {
 	// Images are the images that the desired objects run, sorted, each once.
 	Images []string
 }
-
-// Applied reports whether every object is as the source wants it.
-func (r Report) Applied() bool { return r.Err == nil }
 
 // Changed lists the objects that this pass created, changed, reverted or pruned.
 func (r Report) Changed() []Object {

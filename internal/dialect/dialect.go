@@ -1,6 +1,7 @@
 // Package dialect holds what the dialects (Flux, Argo CD) share: the parts that
-// their controllers are handed, and the trigger by which events reach a
-// controller's queue. A dialect translates custom resources to deliveries and
+// their controllers are handed, the trigger by which events reach a controller's
+// queue, how a pass ends, and who may deliver a resource that another controller
+// serves too. A dialect translates custom resources to deliveries and
 // reports to status; it decides nothing about objects.
 package dialect
 

@@ -122,9 +122,7 @@ func (e *Env) Observing(u *unstructured.Unstructured) bool {
 	if e.stillServed(u) {
 		return true
 	}
-	if e.Observed != nil {
-		e.Observed(delivery.ID{Kind: u.GetKind(), Namespace: u.GetNamespace(), Name: u.GetName()}, delivery.Report{})
-	}
+	e.EndFinding(delivery.ID{Kind: u.GetKind(), Namespace: u.GetNamespace(), Name: u.GetName()})
 	return false
 }
 

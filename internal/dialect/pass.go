@@ -16,6 +16,9 @@ import (
 	"github.com/holdfastcd/holdfast/internal/plan"
 )
 
+// AtOnce is the time after which a pass is due that asks for another without an event.
+const AtOnce = time.Millisecond
+
 // Settle turns the end of a pass, and when the next one is due by the clock (0:
 // an event will bring it), into what the controller runtime is told. An object
 // that changed since it was read is looked at again at once; the end of one that
@@ -24,7 +27,7 @@ import (
 func Settle(after time.Duration, err error) (reconcile.Result, error) {
 	switch {
 	case apierrors.IsConflict(err):
-		after, err = time.Millisecond, nil
+		after, err = AtOnce, nil
 	case apierrors.IsNotFound(err):
 		err = nil
 	}
@@ -80,6 +83,14 @@ func (e *Env) Finding(id delivery.ID, report delivery.Report, last string) strin
 	}
 	e.Log.Info("observed", args...)
 	return says
+}
+
+// EndFinding withdraws what [Env.Finding] told of a resource that does not exist
+// any more, or is not only observed.
+func (e *Env) EndFinding(id delivery.ID) {
+	if e.Observed != nil {
+		e.Observed(id, delivery.Report{})
+	}
 }
 
 // summary counts what a report would change: "2 create, 1 prune".

@@ -123,3 +123,12 @@ func KindOf(err error) Kind {
 	}
 	return Internal
 }
+
+// From returns err as an *Error: the first in its chain, or else, because nobody
+// classified it, a new one of kind Internal with its text.
+func From(err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	return New(Internal, "%s", err).Because(err)
+}

@@ -47,12 +47,6 @@ type Options struct {
 	Kstatus bool
 }
 
-// Judge says how obj fares by the rules that Argo CD has. The result is false when
-// the kind of obj has no health.
-func Judge(obj *unstructured.Unstructured) (Verdict, bool) {
-	return Options{}.Judge(obj)
-}
-
 // Judge says how obj fares. The result is false when the kind of obj has no health
 // under o. A field of an unexpected type makes the verdict Unknown.
 func (o Options) Judge(obj *unstructured.Unstructured) (Verdict, bool) {
@@ -83,12 +77,6 @@ func (o Options) Judge(obj *unstructured.Unstructured) (Verdict, bool) {
 	verdict = v.settle(verdict)
 	verdict.Generic = true
 	return verdict, true
-}
-
-// NeedsObject reports whether the health of a kind shows only in the whole object,
-// by the rules that Argo CD has.
-func NeedsObject(gk schema.GroupKind) bool {
-	return Options{}.NeedsObject(gk)
 }
 
 // NeedsObject reports whether the health of a kind shows only in the whole object.
@@ -133,19 +121,4 @@ func Aggregate(verdicts []Verdict) Verdict {
 		}
 	}
 	return worst
-}
-
-// AggregateLive is Aggregate as Argo CD does it for an Application: what is missing
-// does not count, unless everything is.
-func AggregateLive(verdicts []Verdict) Verdict {
-	live := make([]Verdict, 0, len(verdicts))
-	for _, v := range verdicts {
-		if v.Status != Missing {
-			live = append(live, v)
-		}
-	}
-	if len(live) == 0 {
-		return Aggregate(verdicts)
-	}
-	return Aggregate(live)
 }

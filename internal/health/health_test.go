@@ -203,7 +203,7 @@ func TestJudge(t *testing.T) {
 	for kind, s := range suites {
 		t.Run(kind, func(t *testing.T) {
 			for _, r := range s.rows {
-				got, ok := health.Judge(object(t, s.head+r.fields))
+				got, ok := health.Options{}.Judge(object(t, s.head+r.fields))
 				if !ok {
 					t.Errorf("%s: the kind has no health", r.reason)
 				}
@@ -333,14 +333,14 @@ func TestAnyKind(t *testing.T) {
 			}
 		})
 	}
-	if _, ok := health.Judge(nil); ok {
+	if _, ok := (health.Options{}).Judge(nil); ok {
 		t.Error("nothing has health")
 	}
 }
 
 func TestLongMessage(t *testing.T) {
 	obj := object(t, "apiVersion: v1\nkind: Pod\nstatus: {phase: Failed, message: \""+strings.Repeat("ä", 4000)+"\"}")
-	got, _ := health.Judge(obj)
+	got, _ := health.Options{}.Judge(obj)
 	if len(got.Message) > 510 || !strings.HasSuffix(got.Message, "ä…") {
 		t.Errorf("a message of %d bytes was kept as %d: %q", 8000, len(got.Message), got.Message)
 	}
@@ -363,25 +363,21 @@ func TestOrder(t *testing.T) {
 func TestAggregate(t *testing.T) {
 	v := func(s health.Status, m string) health.Verdict { return health.Verdict{Status: s, Message: m} }
 	cases := map[string]struct {
-		reason     string
-		in         []health.Verdict
-		want, live health.Verdict
+		reason string
+		in     []health.Verdict
+		want   health.Verdict
 	}{
-		"Nothing":  {"nothing to judge is fine", nil, v(health.Healthy, ""), v(health.Healthy, "")},
-		"One":      {"one verdict stands", []health.Verdict{v(health.Healthy, "m")}, v(health.Healthy, "m"), v(health.Healthy, "m")},
-		"Worst":    {"the worst wins", []health.Verdict{v(health.Progressing, "p"), v(health.Degraded, "d"), v(health.Healthy, "")}, v(health.Degraded, "d"), v(health.Degraded, "d")},
-		"Unknown":  {"what is unknown may be worse", []health.Verdict{v(health.Unknown, "u"), v(health.Degraded, "d")}, v(health.Unknown, "u"), v(health.Unknown, "u")},
-		"First":    {"of equals the first, so that messages do not flicker", []health.Verdict{v(health.Degraded, "1"), v(health.Degraded, "2")}, v(health.Degraded, "1"), v(health.Degraded, "1")},
-		"Missing":  {"missing is worse than progressing, but an Application overlooks it", []health.Verdict{v(health.Missing, "m"), v(health.Progressing, "p")}, v(health.Missing, "m"), v(health.Progressing, "p")},
-		"AllAway":  {"unless everything is missing", []health.Verdict{v(health.Missing, "1"), v(health.Missing, "2")}, v(health.Missing, "1"), v(health.Missing, "1")},
-		"Suspends": {"suspended is worse than healthy", []health.Verdict{v(health.Healthy, ""), v(health.Suspended, "s")}, v(health.Suspended, "s"), v(health.Suspended, "s")},
+		"Nothing":  {"nothing to judge is fine", nil, v(health.Healthy, "")},
+		"One":      {"one verdict stands", []health.Verdict{v(health.Healthy, "m")}, v(health.Healthy, "m")},
+		"Worst":    {"the worst wins", []health.Verdict{v(health.Progressing, "p"), v(health.Degraded, "d"), v(health.Healthy, "")}, v(health.Degraded, "d")},
+		"Unknown":  {"what is unknown may be worse", []health.Verdict{v(health.Unknown, "u"), v(health.Degraded, "d")}, v(health.Unknown, "u")},
+		"First":    {"of equals the first, so that messages do not flicker", []health.Verdict{v(health.Degraded, "1"), v(health.Degraded, "2")}, v(health.Degraded, "1")},
+		"Missing":  {"missing is worse than progressing", []health.Verdict{v(health.Missing, "m"), v(health.Progressing, "p")}, v(health.Missing, "m")},
+		"Suspends": {"suspended is worse than healthy", []health.Verdict{v(health.Healthy, ""), v(health.Suspended, "s")}, v(health.Suspended, "s")},
 	}
 	for name, tc := range cases {
 		if diff := cmp.Diff(tc.want, health.Aggregate(tc.in)); diff != "" {
 			t.Errorf("%s: %s (-want +got):\n%s", name, tc.reason, diff)
-		}
-		if diff := cmp.Diff(tc.live, health.AggregateLive(tc.in)); diff != "" {
-			t.Errorf("%s, live: %s (-want +got):\n%s", name, tc.reason, diff)
 		}
 	}
 }
@@ -398,7 +394,7 @@ func TestNeedsObject(t *testing.T) {
 		{Group: "example.org", Kind: "Deployment"}:                    {false, true},
 	}
 	for gk, want := range cases {
-		if got := health.NeedsObject(gk); got != want.argo {
+		if got := (health.Options{}).NeedsObject(gk); got != want.argo {
 			t.Errorf("%s: needs the object: %v", gk, got)
 		}
 		if got := (health.Options{Kstatus: true}).NeedsObject(gk); got != want.kstatus {
@@ -412,7 +408,7 @@ func TestNeedsObject(t *testing.T) {
 func TestNeedsWhatItJudges(t *testing.T) {
 	for kind, s := range suites {
 		gk := object(t, s.head).GroupVersionKind().GroupKind()
-		if !health.NeedsObject(gk) {
+		if !(health.Options{}).NeedsObject(gk) {
 			t.Errorf("%s: %s is judged, but NeedsObject does not say so", kind, gk)
 		}
 	}
@@ -426,7 +422,7 @@ func TestJudgeAll(t *testing.T) {
 		nil,
 		object(t, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: d}\nitems: []"),
 	}
-	got, err := json.Marshal(health.JudgeAll(objs))
+	got, err := json.Marshal(health.Options{}.JudgeAll(objs))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,11 +39,6 @@ func (o Options) JudgeAll(objs []*unstructured.Unstructured) []Report {
 	return reports
 }
 
-// JudgeAll judges objects by the rules that Argo CD has; see Options.JudgeAll.
-func JudgeAll(objs []*unstructured.Unstructured) []Report {
-	return Options{}.JudgeAll(objs)
-}
-
 func (o Options) report(obj *unstructured.Unstructured) Report {
 	verdict, _ := o.Judge(obj)
 	return Report{

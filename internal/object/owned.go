@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Owned is a set of fields of one object, in the form of managedFields (FieldsV1):
@@ -26,6 +28,21 @@ func ParseOwned(raw []byte) (Owned, error) {
 		return nil, fmt.Errorf("managedFields: %w", err)
 	}
 	return o, nil
+}
+
+// OwnedIn returns the fields in entries of managedFields; one that cannot be read
+// has none.
+func OwnedIn(entries []metav1.ManagedFieldsEntry) Owned {
+	all := Owned{}
+	for _, e := range entries {
+		if e.FieldsV1 == nil {
+			continue
+		}
+		if fields, err := ParseOwned(e.FieldsV1.GetRawBytes()); err == nil {
+			all = all.Union(fields)
+		}
+	}
+	return all
 }
 
 // Union returns the fields of both sets; neither changes.

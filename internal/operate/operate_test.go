@@ -81,6 +81,22 @@ func TestSyncAsks(t *testing.T) {
 		{name: "no object", reason: "half a name names nothing", on: app, ask: Sync{Resources: []string{"web"}}, fails: `"web" names no object`, kind: fault.Invalid},
 		{name: "kustomization", reason: "as Flux's client asks", on: ks, want: "{reconcile.fluxcd.io/requestedAt: now}"},
 		{name: "confirm", reason: "the word goes with the request", on: ks, ask: Sync{Confirm: "4f"}, want: "{reconcile.fluxcd.io/requestedAt: now, holdfast.dev/confirm-prune: 4f}"},
+		{
+			name: "confirm beside a prune", reason: "a sync that prunes is an operation", on: app,
+			ask: Sync{Prune: true, Confirm: "4f"}, want: "{sync: {prune: true}}",
+		},
+		{
+			name: "confirm to one that prunes", reason: "it prunes by itself; an operation without prune would not",
+			on: app + "  syncPolicy: {automated: {prune: true}}\n", ask: Sync{Confirm: "4f"}, want: "",
+		},
+		{
+			name: "confirm to one that does not", reason: "there is nothing that the word lets happen",
+			on: app, ask: Sync{Confirm: "4f"}, fails: "give --prune as well", kind: fault.Invalid,
+		},
+		{
+			name: "confirm a part", reason: "what is confirmed is a set",
+			on: app + "  syncPolicy: {automated: {prune: true}}\n", ask: Sync{Confirm: "4f", Force: true}, fails: "goes with --prune or alone", kind: fault.Invalid,
+		},
 		{name: "revision of a kustomization", reason: "refused by name", on: ks, ask: Sync{Revision: "v1"}, fails: "--revision is for Applications", kind: fault.Unsupported},
 		{name: "dry run of a kustomization", reason: "never ignored", on: ks, ask: Sync{DryRun: true}, fails: "holdfast diff", kind: fault.Unsupported},
 		{name: "suspended", reason: "nobody would answer", on: ks + "  suspend: true\n", fails: "holdfast resume kustomization/apps -n flux-system", kind: fault.Refused},
@@ -98,22 +114,36 @@ func TestSyncAsks(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", tt.reason, err)
 			}
-			var want map[string]any
-			if err := yaml.Unmarshal([]byte(tt.want), &want); err != nil {
-				t.Fatal(err)
-			}
-			got, _, _ := unstructured.NestedMap(u.Object, "operation")
+			place := []string{"operation"}
 			if u.GetKind() != Application.Kind {
-				got, _, _ = unstructured.NestedMap(u.Object, "metadata", "annotations")
+				place = []string{"metadata", "annotations"}
 			}
-			if diff := cmp.Diff(text(t, want), text(t, got)); diff != "" {
+			if diff := differs(t, tt.want, u, place...); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", tt.reason, diff)
+			}
+			if u.GetKind() == Application.Kind && u.GetAnnotations()[AnnotationRefresh] != "normal" {
+				t.Error("what was fetched before is delivered, not what is in Git now")
+			}
+			if got := u.GetAnnotations()[dialect.AnnotationConfirm]; got != tt.ask.Confirm {
+				t.Errorf("%s: the word is %q", tt.reason, got)
 			}
 			if strange, _, _ := unstructured.NestedString(u.Object, "spec", "strange", "field"); u.GetKind() == Application.Kind && strange != "kept" {
 				t.Error("a field that nobody here knows was lost")
 			}
 		})
 	}
+}
+
+// differs compares what YAML says with what a resource has at a place; empty if
+// they are the same.
+func differs(t *testing.T, want string, u *unstructured.Unstructured, place ...string) string {
+	t.Helper()
+	var wanted map[string]any
+	if err := yaml.Unmarshal([]byte(want), &wanted); err != nil {
+		t.Fatal(err)
+	}
+	got, _, _ := unstructured.NestedMap(u.Object, place...)
+	return cmp.Diff(text(t, wanted), text(t, got))
 }
 
 func text(t *testing.T, v any) string {
@@ -159,12 +189,7 @@ func TestRollback(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", tt.reason, err)
 			}
-			var want map[string]any
-			if err := yaml.Unmarshal([]byte(tt.want), &want); err != nil {
-				t.Fatal(err)
-			}
-			got, _, _ := unstructured.NestedMap(u.Object, "operation")
-			if diff := cmp.Diff(text(t, want), text(t, got)); diff != "" || entry.ID != tt.id {
+			if diff := differs(t, tt.want, u, "operation"); diff != "" || entry.ID != tt.id {
 				t.Errorf("%s: entry %d (-want +got):\n%s", tt.reason, entry.ID, diff)
 			}
 		})
@@ -250,6 +275,11 @@ func TestTheWayThereAndBack(t *testing.T) {
 			t.Errorf("it can be suspended on the way back: %v", err)
 		}
 		check("undo", Undo(u), "", false)
+		dialect.Annotate(u, dialect.AnnotationTakeover, dialect.TakenOver)
+		check("hand back what the peer took", Return(u), "", false)
+		if u.GetAnnotations()[dialect.AnnotationTakeover] != "" {
+			t.Error("its next suspension would be a take-over")
+		}
 		annotations := u.GetAnnotations()
 		delete(annotations, AnnotationRefresh)
 		delete(annotations, AnnotationRequested)
@@ -341,4 +371,30 @@ func FuzzResource(f *testing.F) {
 			t.Errorf("%q became %v", s, r)
 		}
 	})
+}
+
+// The answer to a word comes with the pass that it asks for.
+func TestConfirmed(t *testing.T) {
+	const synced, held = "status: {sync: {status: Synced}}\n", `status: {sync: {status: OutOfSync}, conditions: [{type: PruneHeldWarning, message: "five objects"}]}` + "\n"
+	prunes := app + "  syncPolicy: {automated: {prune: true}}\n"
+	waits := strings.Replace(prunes, "namespace: argocd}", "namespace: argocd, annotations: {argocd.argoproj.io/refresh: normal}}", 1)
+	tests := map[string]struct {
+		on    string
+		done  bool
+		fails string
+	}{
+		"nobody has looked":              {waits + synced, false, ""},
+		"it is being pruned":             {prunes + "status: {sync: {status: OutOfSync}}\n", false, ""},
+		"it is pruned":                   {prunes + synced, true, ""},
+		"the word was another":           {prunes + held, false, "five objects"},
+		"the word was not yet looked at": {waits + held, false, ""},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			done, err := Confirmed(parse(t, tc.on))
+			if done != tc.done || (err != nil) != (tc.fails != "") || err != nil && !strings.Contains(err.Error(), tc.fails) {
+				t.Errorf("done %t, %v", done, err)
+			}
+		})
+	}
 }

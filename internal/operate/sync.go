@@ -83,12 +83,57 @@ func (s Sync) Ask(u *unstructured.Unstructured, token string) error {
 		dialect.Annotate(u, AnnotationRequested, token)
 		return nil
 	}
+	if only, err := s.OnlyConfirms(u); err != nil || only {
+		dialect.Annotate(u, AnnotationRefresh, "normal")
+		return err
+	}
 	op, err := s.operation(u)
 	if err != nil {
 		return err
 	}
 	return start(u, op)
 }
+
+// OnlyConfirms reports whether a sync says a word to an Application that prunes by
+// itself, and nothing else: then there is no operation, which would not prune, and
+// [Confirmed] waits for the answer. It fails with Invalid where the word would have
+// no effect.
+func (s Sync) OnlyConfirms(u *unstructured.Unstructured) (bool, error) {
+	if s.Confirm == "" || s.Prune || u.GetKind() != Application.Kind {
+		return false, nil
+	}
+	app, err := decode(u)
+	if err != nil {
+		return false, err
+	}
+	if !automated(app) || !isTrue(app.Spec.SyncPolicy.Automated.Prune) {
+		return false, fault.New(fault.Invalid, "it does not prune by itself, so there is nothing to confirm").On(Name(u)).
+			WithHint("give --prune as well")
+	}
+	if s.Revision != "" || s.DryRun || s.Force || len(s.Resources) > 0 {
+		return false, fault.New(fault.Invalid, "--confirm-prune goes with --prune or alone").On(Name(u)).WithHint("give --prune as well")
+	}
+	return true, nil
+}
+
+// Confirmed is for [Cluster.Await]: it waits until an Application that prunes by
+// itself has done so. It fails with Rejected if a prune is held back still, and says
+// why.
+func Confirmed(u *unstructured.Unstructured) (bool, error) {
+	app, err := decode(u)
+	if err != nil || u.GetAnnotations()[AnnotationRefresh] != "" {
+		return false, err
+	}
+	for _, c := range app.Status.Conditions {
+		if c.Type == held {
+			return false, fault.New(fault.Rejected, "%s", c.Message).On(Name(u)).WithHint("that was another word: 'holdfast diff' tells the one that counts now")
+		}
+	}
+	return delivered(u)
+}
+
+// held is the type of the condition of an Application whose prune waits for a word.
+const held = "PruneHeldWarning"
 
 // ready refuses orders to a resource that nobody would answer for.
 func ready(u *unstructured.Unstructured) error {
@@ -168,6 +213,8 @@ func start(u *unstructured.Unstructured, op *api.Operation) error {
 		return fault.New(fault.Internal, "cannot write the operation: %s", err)
 	}
 	u.Object["operation"] = plain
+	// What was fetched a minute ago is not what somebody wants who asks now.
+	dialect.Annotate(u, AnnotationRefresh, "normal")
 	unstructured.RemoveNestedField(u.Object, "status", "operationState")
 	return nil
 }
@@ -184,6 +231,8 @@ func automated(app *api.Application) bool {
 	p := app.Spec.SyncPolicy
 	return p != nil && p.Automated != nil && (p.Automated.Enabled == nil || *p.Automated.Enabled)
 }
+
+func isTrue(b *bool) bool { return b != nil && *b }
 
 func target(app *api.Application) string {
 	if app.Spec.Source == nil {
@@ -229,7 +278,7 @@ func operated(u *unstructured.Unstructured) (bool, error) {
 		return true, nil
 	case api.OperationFailed, api.OperationError:
 		if finished != "" {
-			return false, fault.New(fault.Rejected, "the sync failed: %s", message).On(Name(u))
+			return false, fault.New(fault.Rejected, "the sync failed: %s", message).On(Name(u)).WithHint(correct)
 		}
 	default: // under way, or not begun
 	}
@@ -242,7 +291,7 @@ func refusal(u *unstructured.Unstructured) error {
 	for _, one := range list {
 		c, _ := one.(map[string]any)
 		if c["type"] == string(api.ConditionInvalidSpecError) {
-			return fault.New(fault.Rejected, "%s", fmt.Sprint(c["message"])).On(Name(u))
+			return fault.New(fault.Rejected, "%s", fmt.Sprint(c["message"])).On(Name(u)).WithHint(correct)
 		}
 	}
 	return nil
@@ -264,8 +313,11 @@ func handled(u *unstructured.Unstructured, token string) (bool, error) {
 	case slices.Contains([]string{"DependencyNotReady", "Progressing"}, ready.Reason):
 		return false, nil
 	}
-	return false, fault.New(fault.Rejected, "%s: %s", ready.Reason, ready.Message).On(Name(u))
+	return false, fault.New(fault.Rejected, "%s: %s", ready.Reason, ready.Message).On(Name(u)).WithHint(correct)
 }
+
+// correct is what to do about a delivery that failed.
+const correct = "correct what the message names, and sync again"
 
 // fluxStatus is what Flux's kinds have in common.
 type fluxStatus struct {

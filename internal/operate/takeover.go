@@ -130,13 +130,19 @@ func delivered(u *unstructured.Unstructured) (bool, error) {
 }
 
 // Return asks Holdfast to end with a resource and to give it back, see
-// [dialect.TakenBack]. It fails with Refused for what was not taken over.
+// [dialect.TakenBack]; where the peer has been called back already, what is left of
+// the marks goes. It fails with Refused for what was not taken over.
 func Return(u *unstructured.Unstructured) error {
 	if err := one(u); err != nil {
 		return err
 	}
-	if dialect.Taken(u) == "" {
+	switch {
+	case u.GetAnnotations()[dialect.AnnotationTakeover] == "":
 		return fault.New(fault.Refused, "it was not taken over").On(Name(u))
+	case dialect.Taken(u) == "":
+		// The peer was called back without us. What is left of our mark would make its
+		// next suspension a take-over.
+		return Undo(u)
 	}
 	dialect.Annotate(u, dialect.AnnotationTakeover, dialect.TakenBack)
 	return nil

@@ -174,11 +174,21 @@ func argoState(app *api.Application) (state, message string) {
 	case status.Sync.Status == api.SyncStatusCodeSynced:
 		return Synced, status.Health.Message
 	case status.Sync.Status == api.SyncStatusCodeOutOfSync:
-		return OutOfSync, cmp.Or(status.Health.Message, unsynced(status.Resources))
+		return OutOfSync, cmp.Or(held(status.Conditions), status.Health.Message, unsynced(status.Resources))
 	case status.Sync.Status == "":
 		return Unknown, "nobody has looked at it yet; is the controller running?"
 	}
 	return Unknown, status.Health.Message
+}
+
+// held is what the condition says of a prune that waits for somebody's word.
+func held(conditions []api.ApplicationCondition) string {
+	for _, c := range conditions {
+		if c.Type == "PruneHeldWarning" {
+			return c.Message
+		}
+	}
+	return ""
 }
 
 // unsynced names the first objects that are not as the source wants them.

@@ -29,12 +29,18 @@ type Brake struct {
 // than half of at least five objects, and whatever takes other objects or data
 // with it.
 func DefaultBrake() Brake {
-	return Brake{Share: 50, Least: 5, Protected: []schema.GroupKind{
+	return Brake{Share: 50, Least: 5, Protected: Precious()}
+}
+
+// Precious are the kinds of which a deletion takes other things with it that nobody
+// can create again.
+func Precious() []schema.GroupKind {
+	return []schema.GroupKind{
 		{Kind: "Namespace"},
 		{Kind: "PersistentVolume"},
 		{Kind: "PersistentVolumeClaim"},
 		{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"},
-	}}
+	}
 }
 
 // NoBrake lets everything go.

@@ -340,16 +340,7 @@ func (i *Ignored) spare(paths []object.Path) []object.Path {
 
 // ownedBy returns the fields in the entries of o's managedFields that pick chooses.
 func ownedBy(o *unstructured.Unstructured, pick func(metav1.ManagedFieldsEntry) bool) object.Owned {
-	all := object.Owned{}
-	for _, m := range o.GetManagedFields() {
-		if m.FieldsV1 == nil || !pick(m) {
-			continue
-		}
-		if fields, err := object.ParseOwned(m.FieldsV1.GetRawBytes()); err == nil {
-			all = all.Union(fields)
-		}
-	}
-	return all
+	return object.OwnedIn(slices.DeleteFunc(o.GetManagedFields(), func(m metav1.ManagedFieldsEntry) bool { return !pick(m) }))
 }
 
 // compareWays orders ways: by their steps, numbers by size.

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -240,4 +241,19 @@ func FuzzCompileIgnores(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestAlternativesAreBounded: a short expression finds a large object many times over.
+func TestAlternativesAreBounded(t *testing.T) {
+	large := map[string]any{}
+	for i := range maxFound {
+		large[strconv.Itoa(i)] = "x"
+	}
+	q, err := parsePath(strings.TrimSuffix(strings.Repeat(".[],", 500), ","))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(q(found{value: large})); n > maxFound {
+		t.Errorf("%d parts are found, want %d at most", n, maxFound)
+	}
 }

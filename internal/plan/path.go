@@ -168,7 +168,13 @@ func (p *parser) comma() query {
 	for p.take(",") {
 		a, b := q, p.alternative()
 		path = path && p.path
-		q = func(in found) []found { return append(a(in), b(in)...) }
+		q = func(in found) []found {
+			all := a(in)
+			if len(all) < maxFound {
+				all = append(all, b(in)...)
+			}
+			return all[:min(len(all), maxFound)]
+		}
 	}
 	p.path = path
 	return q

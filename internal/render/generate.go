@@ -57,7 +57,7 @@ func (b *build) generate(l listing) (string, error) {
 	}
 	slices.Sort(k.Resources)
 	name := path.Join(b.dir, kustomizationNames[0])
-	return name, b.lay(name, &k)
+	return name, b.fs.lay(name, &k)
 }
 
 // list gives what kustomize would build from a kustomization that lists these

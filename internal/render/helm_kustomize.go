@@ -58,12 +58,7 @@ func (in *inflation) inflate(k *kustomizationFile, dir string, fs *overlay) erro
 		}
 	}
 	k.HelmCharts, k.HelmGlobals, k.HelmChartInflationGenerator = nil, nil, nil
-	text, err := json.Marshal(&k.Kustomization)
-	if err != nil {
-		return fault.New(fault.Internal, "the kustomization has no JSON form: %v", err)
-	}
-	fs.over[k.name] = text
-	return nil
+	return fs.lay(k.name, &k.Kustomization)
 }
 
 // lay puts one object over the tree, and into k's resources.

@@ -79,7 +79,7 @@ func TestHelmLimits(t *testing.T) {
 		{"an archive that is cut off", chart("c/charts/x.tgz", pack(t, "x/Chart.yaml", strings.Repeat("x", 5000))[:60]), fault.Invalid, "not a chart's archive"},
 		{"a path out of the archive", chart("c/charts/x.tgz", pack(t, "x/../../y", "")), fault.Refused, "leaves the chart"},
 		{"a large file in an archive", chart("c/charts/x.tgz", pack(t, "x/Chart.yaml", strings.Repeat("x", 11<<20))), fault.Limit, "Chart.yaml has more than"},
-		{"an archive that unpacks to much", chart("c/charts/x.tgz", zeros(t, 200<<20)), fault.Limit, "more than 64 MiB"},
+		{"an archive that unpacks to much", chart("c/charts/x.tgz", zeros(t, 72<<20)), fault.Limit, "more than 64 MiB"},
 		{"a link in an archive", chart("c/charts/x.tgz", linked(t)), fault.Refused, "not a file"},
 	}
 	r := newRenderer(t, worker.Options{Deadline: time.Minute, MemoryLimit: memoryFactor * 256 << 20})

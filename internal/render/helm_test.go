@@ -4,26 +4,21 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-	"github.com/rogpeppe/go-internal/txtar"
 	"helm.sh/helm/v4/pkg/chart/common"
 
 	"github.com/holdfastcd/holdfast/internal/worker"
 )
 
-// TestHelmCorpus renders testdata/helm/*.txtar. Each line of the comment that
-// begins with "render " holds a request in JSON; what it gives is in the file
-// want, want2 and so on. Files below a name that ends in .tgz are packed.
+// TestHelmCorpus is TestCorpus for charts, testdata/helm/*.txtar. Requests are
+// written in JSON, and files below a name that ends in .tgz are packed.
 func TestHelmCorpus(t *testing.T) {
 	archives, err := filepath.Glob("testdata/helm/*.txtar")
 	if err != nil || len(archives) == 0 {
@@ -31,67 +26,7 @@ func TestHelmCorpus(t *testing.T) {
 	}
 	r := newRenderer(t, worker.Options{Size: 1})
 	for _, name := range archives {
-		t.Run(strings.TrimSuffix(filepath.Base(name), ".txtar"), func(t *testing.T) { helmCorpus(t, r, name) })
-	}
-}
-
-func helmCorpus(t *testing.T, r Renderer, name string) {
-	a, err := txtar.ParseFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]int{}
-	var pairs []string
-	for i, f := range a.Files {
-		if strings.HasPrefix(f.Name, "want") {
-			want[f.Name] = i
-			continue
-		}
-		pairs = append(pairs, f.Name, string(f.Data))
-	}
-	source := files(t, packed(t, pairs)...)
-	n, changed := 0, false
-	for line := range strings.Lines(string(a.Comment)) {
-		text, ok := strings.CutPrefix(strings.TrimSpace(line), "render ")
-		if !ok {
-			continue
-		}
-		n++
-		key := "want"
-		if n > 1 {
-			key = fmt.Sprint("want", n)
-		}
-		var req Request
-		d := json.NewDecoder(strings.NewReader(text))
-		d.DisallowUnknownFields()
-		if err := d.Decode(&req); err != nil {
-			t.Fatalf("%s: %v", text, err)
-		}
-		result, err := r.Render(t.Context(), req, source)
-		got := show(result.Objects, err) + showExtra(result)
-		i, ok := want[key]
-		if *update && (!ok || string(a.Files[i].Data) != got) {
-			if !ok {
-				a.Files = append(a.Files, txtar.File{Name: key})
-				i = len(a.Files) - 1
-			}
-			a.Files[i].Data, changed = []byte(got), true
-			continue
-		}
-		if !ok {
-			t.Fatalf("%s: no file %s", name, key)
-		}
-		if diff := cmp.Diff(string(a.Files[i].Data), got); diff != "" {
-			t.Errorf("render %s (-want +got):\n%s", text, diff)
-		}
-	}
-	if n == 0 {
-		t.Error("nothing is rendered")
-	}
-	if changed {
-		if err := os.WriteFile(name, txtar.Format(a), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		t.Run(strings.TrimSuffix(filepath.Base(name), ".txtar"), func(t *testing.T) { corpus(t, r, name) })
 	}
 }
 
@@ -128,7 +63,10 @@ func packed(t testing.TB, pairs []string) []string {
 func pack(t testing.TB, pairs ...string) string {
 	t.Helper()
 	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
+	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	if err != nil {
+		t.Fatal(err)
+	}
 	w := tar.NewWriter(z)
 	for i := 0; i < len(pairs); i += 2 {
 		if err := w.WriteHeader(&tar.Header{Name: pairs[i], Mode: 0o644, Size: int64(len(pairs[i+1])), Typeflag: tar.TypeReg}); err != nil {

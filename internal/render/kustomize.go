@@ -1,7 +1,6 @@
 package render
 
 import (
-	"encoding/json"
 	"fmt"
 	"path"
 	"regexp"
@@ -93,15 +92,6 @@ func (b *build) krusty(name string) (output, error) {
 		return nil, b.fs.first
 	}
 	return b.collect(m)
-}
-
-func (b *build) lay(name string, k *types.Kustomization) error {
-	text, err := json.Marshal(k)
-	if err != nil {
-		return fault.New(fault.Internal, "the kustomization has no JSON form: %v", err)
-	}
-	b.fs.over[name] = text
-	return nil
 }
 
 // run runs kustomize. Schemas that a kustomization brings stay in the process

@@ -41,7 +41,7 @@ func (b *build) override(name string) error {
 	if b.origins = slices.Contains(k.BuildMetadata, types.OriginAnnotations); !b.origins {
 		k.BuildMetadata = append(k.BuildMetadata, types.OriginAnnotations)
 	}
-	return b.lay(name, &k.Kustomization)
+	return b.fs.lay(name, &k.Kustomization)
 }
 
 // overrides lays the rarer settings over k, as `kustomize edit` does for Argo CD.

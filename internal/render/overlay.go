@@ -1,11 +1,13 @@
 package render
 
 import (
+	"encoding/json"
 	"errors"
 	"path"
 	"path/filepath"
 	"strings"
 
+	"sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
@@ -36,6 +38,16 @@ type content struct {
 
 func newOverlay(files worker.Files) *overlay {
 	return &overlay{files: files, over: map[string][]byte{}, read: map[string]content{}}
+}
+
+// lay puts a kustomization file over the tree. Errors: Internal.
+func (o *overlay) lay(name string, k *types.Kustomization) error {
+	text, err := json.Marshal(k)
+	if err != nil {
+		return fault.New(fault.Internal, "the kustomization has no JSON form: %v", err)
+	}
+	o.over[name] = text
+	return nil
 }
 
 // readFile reads a file by its path in the tree.

@@ -103,7 +103,7 @@ func corpus(t *testing.T, r Renderer, name string) {
 		}
 		pairs = append(pairs, f.Name, string(f.Data))
 	}
-	source := files(t, pairs...)
+	source := files(t, packed(t, pairs)...)
 	n, changed := 0, false
 	for line := range strings.Lines(string(a.Comment)) {
 		args, ok := strings.CutPrefix(strings.TrimSpace(line), "render ")
@@ -116,7 +116,7 @@ func corpus(t *testing.T, r Renderer, name string) {
 			key = fmt.Sprint("want", n)
 		}
 		result, err := r.Render(t.Context(), asked(t, args), source)
-		got := show(result.Objects, err)
+		got := show(result.Objects, err) + showExtra(result)
 		i, ok := want[key]
 		if *update && (!ok || string(a.Files[i].Data) != got) {
 			if !ok {
@@ -146,6 +146,14 @@ func corpus(t *testing.T, r Renderer, name string) {
 func asked(t *testing.T, args string) Request {
 	t.Helper()
 	var req Request
+	if strings.HasPrefix(args, "{") {
+		d := json.NewDecoder(strings.NewReader(args))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&req); err != nil {
+			t.Fatalf("%s: %v", args, err)
+		}
+		return req
+	}
 	for arg := range strings.FieldsSeq(args) {
 		key, value, _ := strings.Cut(arg, "=")
 		switch key {
@@ -592,4 +600,22 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestValuesAreCounted: what takes a place in memory is counted before it does.
+func TestValuesAreCounted(t *testing.T) {
+	for text, want := range map[string]int{
+		`{}`:                        1,
+		`{"a":[1,2,3]}`:             4,
+		`{"a":"[{,\"[{,\\"}`:        1,
+		`{"a":"\\","b":[[],[],{}]}`: 8,
+	} {
+		if got := values([]byte(text)); got != want {
+			t.Errorf("%s holds %d values, want %d", text, got, want)
+		}
+	}
+	dense := rendered{File: "a.yaml", Line: 3, Object: []byte(`{"x":[` + strings.Repeat("{},", maxValues/2) + `{}]}`)}
+	if _, _, err := unpack(output{dense}); fault.KindOf(err) != fault.Limit || !strings.Contains(err.Error(), "a.yaml:3") {
+		t.Errorf("%v, want Limit and a.yaml:3", err)
+	}
 }

@@ -20,6 +20,7 @@ const (
 	maxRead    = 128 << 20  // bytes of all files read
 	maxOutput  = 64 << 20   // bytes of all objects
 	maxObjects = 20_000
+	maxValues  = 1_000_000 // in all objects: in memory, one takes some hundred bytes, however short it is written
 )
 
 // rendered is one object on its way out of the worker, and in the cache.
@@ -73,13 +74,17 @@ func decode(body []byte) ([]object.Object, [32]byte, error) {
 }
 
 // unpack reads what a worker gave. It is checked again: the worker ran what a
-// tenant wrote. Errors are fault.Internal.
+// tenant wrote. Errors are fault.Internal, or Limit.
 func unpack(list output) ([]object.Object, [32]byte, error) {
 	if len(list) > maxObjects {
 		return nil, [32]byte{}, fault.New(fault.Internal, "%d rendered objects are too many", len(list))
 	}
 	objects := make([]object.Object, 0, len(list))
+	left := maxValues
 	for _, r := range list {
+		if left -= values(r.Object); left < 0 {
+			return nil, [32]byte{}, fault.New(fault.Limit, "the rendered objects hold more than %d values", maxValues).At(r.File, r.Line)
+		}
 		var value map[string]any
 		if err := kjson.Unmarshal(r.Object, &value); err != nil {
 			return nil, [32]byte{}, fault.New(fault.Internal, "a rendered object cannot be read: %v", err)
@@ -93,6 +98,22 @@ func unpack(list output) ([]object.Object, [32]byte, error) {
 		})
 	}
 	return objects, digest(list), nil
+}
+
+// values counts what of JSON takes a place in memory, before it does.
+func values(raw []byte) int {
+	n, quoted := 0, false
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case !quoted && (c == ',' || c == '{' || c == '['):
+			n++
+		}
+	}
+	return n
 }
 
 // encode is the inverse of decode.

@@ -50,7 +50,29 @@ func checkHTTP(u *url.URL) error {
 	if u.User != nil {
 		return errCredentials()
 	}
+	if strays(u.Path) || strings.Contains(strings.ToLower(u.EscapedPath()), "%2f") {
+		return errStrays()
+	}
 	return checkHost(u)
+}
+
+// strays reports whether a path has steps that a server takes for another place.
+// Whoever is permitted what lies below host/team would reach host/team/../other,
+// with the credentials that are for the whole host.
+func strays(path string) bool {
+	if strings.ContainsRune(path, '\\') {
+		return true
+	}
+	for step := range strings.SplitSeq(path, "/") {
+		if step == "." || step == ".." {
+			return true
+		}
+	}
+	return false
+}
+
+func errStrays() error {
+	return fault.New(fault.Invalid, "the path of the URL holds . or .. or an escaped slash").WithHint("write the path of the repository itself")
 }
 
 func checkSSH(u *url.URL) error {
@@ -63,6 +85,9 @@ func checkSSH(u *url.URL) error {
 	}
 	if strings.ContainsFunc(u.Path, unicode.IsControl) || len(u.Path) < 2 {
 		return fault.New(fault.Invalid, "the URL names no repository")
+	}
+	if strays(u.Path) {
+		return errStrays()
 	}
 	return checkHost(u)
 }
@@ -88,6 +113,9 @@ func checkSCP(raw string) error {
 	}
 	if strings.Trim(user, nameChars+"_+") != "" || strings.Trim(host, nameChars) != "" {
 		return fault.New(fault.Invalid, "the URL names a user or a host that cannot exist")
+	}
+	if strays(p) {
+		return errStrays()
 	}
 	return nil
 }
@@ -180,7 +208,11 @@ func NormalizeURL(raw string) string {
 	if port := u.Port(); port != "" && !defaultPorts[port] {
 		host += ":" + port
 	}
-	return host + trimPath(u.EscapedPath())
+	address := host + trimPath(u.EscapedPath())
+	if _, err := url.Parse("https://" + address); err != nil {
+		return "" // a host that is none, such as ::
+	}
+	return address
 }
 
 // trimPath cleans a repository's path: one leading slash, none at the end, no ".git".

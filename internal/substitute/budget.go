@@ -18,6 +18,7 @@ const (
 	maxCopied      = 2 << 30  // bytes, by the parser
 	maxOutput      = 64 << 20 // bytes
 	maxWork        = 1 << 30  // bytes looked at or copied by functions
+	maxAdded       = 100_000  // parts of YAML that values add to one object; each takes hundreds of bytes
 )
 
 // budget is what a delivery may still spend.

@@ -37,6 +37,9 @@ type Variables struct {
 
 var validName = regexp.MustCompile(`^[_[:alpha:]][_[:alpha:][:digit:]]*$`)
 
+// IsName reports whether a variable may be called name: as those of a shell.
+func IsName(name string) bool { return validName.MatchString(name) }
+
 // Objects replaces variables in every object, in place, and returns them. Newlines
 // are taken out of the values, as Flux does. Errors are *fault.Error with object,
 // file, line and the variable: Invalid for a name that is none, an expression that
@@ -45,7 +48,7 @@ var validName = regexp.MustCompile(`^[_[:alpha:]][_[:alpha:][:digit:]]*$`)
 func (v Variables) Objects(objects []object.Object) ([]object.Object, error) {
 	values := make(map[string]string, len(v.Variables))
 	for name, value := range v.Variables {
-		if !validName.MatchString(name) {
+		if !IsName(name) {
 			return nil, fault.New(fault.Invalid, "%.100q is not the name of a variable", name).
 				WithHint("names consist of letters, digits and underscores, and begin with no digit")
 		}
@@ -115,6 +118,13 @@ func eval(text string, value func(string) (string, bool)) (out string, err error
 // read takes an object from its text. What a parser says of it is not told: it may
 // quote a value.
 func read(o *object.Object, text, before string) *fault.Error {
+	if object.Aliased([]byte(text)) { // an object was written without, so that they stand in a value
+		return fault.New(fault.Invalid, "with the values of %s in it, it holds aliases of YAML, or is not YAML any more", strings.Join(used(before), ", ")).
+			WithHint("put quotes around values that hold characters of YAML")
+	}
+	if marks(text)-marks(before) > maxAdded {
+		return fault.New(fault.Limit, "with the values of %s in it, it has more than %d parts more", strings.Join(used(before), ", "), maxAdded)
+	}
 	raw, err := yaml.YAMLToJSON([]byte(text))
 	var fields map[string]any
 	if err == nil {
@@ -126,6 +136,15 @@ func read(o *object.Object, text, before string) *fault.Error {
 	}
 	o.Object = fields
 	return nil
+}
+
+// marks counts the characters of which every part of YAML needs one.
+func marks(text string) int {
+	n := 0
+	for _, mark := range []string{",", "[", "{", "\n"} {
+		n += strings.Count(text, mark)
+	}
+	return n
 }
 
 var expression = regexp.MustCompile(`\$\{#?([_[:alpha:]][_[:alpha:][:digit:]]*)`)

@@ -82,6 +82,36 @@ func TestObjects(t *testing.T) {
 	}
 }
 
+// TestValuesThatUnfold: a value is anybody's, and what it makes of an object is
+// bounded before it is in memory.
+func TestValuesThatUnfold(t *testing.T) {
+	long := strings.Repeat("x", 100_000)
+	tests := map[string]struct {
+		reason, text string
+		variables    map[string]string
+		kind         fault.Kind
+	}{
+		"aliases":          {"ten thousand times a long text", "x: ${v}\n", map[string]string{"v": "{a: &a " + long + ", b: [" + strings.Repeat("*a, ", 50_000) + "]}"}, fault.Invalid},
+		"by default":       {"also from the text itself", "x: '${v:=[&a [1], *a]}'\n", nil, fault.Invalid},
+		"in two values":    {"neither of which holds both", "x: ['${a}', '${b}']\n", map[string]string{"a": "&a [1]", "b": "*a"}, fault.Invalid},
+		"parts":            {"three bytes of text are hundreds in memory", "x: ${v}\n", map[string]string{"v": "[" + strings.Repeat("{},", 200_000) + "]"}, fault.Limit},
+		"parts by a value": {"put in for each letter", "x: \"[${v//x/{},}]\"\n", map[string]string{"v": strings.Repeat("x", 200_000)}, fault.Limit},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			o := parse(t, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n"+tc.text)
+			_, err := substitute.Variables{Variables: tc.variables}.Objects([]object.Object{o})
+			if fault.KindOf(err) != tc.kind || err != nil && !strings.Contains(err.Error(), "app/all.yaml:7") {
+				t.Errorf("%.300v, want kind %v: %s", err, tc.kind, tc.reason)
+			}
+		})
+	}
+	o := parse(t, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata: {run: 'a && b *.txt ${v}'}\n")
+	if _, err := (substitute.Variables{Variables: map[string]string{"v": "& *"}}).Objects([]object.Object{o}); err != nil {
+		t.Errorf("the signs of aliases in a text: %v", err)
+	}
+}
+
 func TestDisabled(t *testing.T) {
 	for _, place := range []string{"labels", "annotations"} {
 		text := strings.Replace(data(`"${name}"`), "name: a,", "name: a, "+place+": {kustomize.toolkit.fluxcd.io/substitute: Disabled},", 1)

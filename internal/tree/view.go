@@ -10,7 +10,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/fault"
 )
 
-// maxTarget is more than any symlink target that an operating system accepts.
+// maxTarget is more than any path or symlink target that an operating system accepts.
 const maxTarget = 4096
 
 // View is the door through which a renderer sees a tree. It follows symlinks
@@ -121,6 +121,9 @@ func (v *View) record(op Op, p string, d Digest) { v.reads[question{op, p}] = d 
 func (v *View) resolve(name string) (string, Entry, error) {
 	if v.asked++; v.asked > v.limits.Count {
 		return "", Entry{}, fault.New(fault.Limit, "the source was asked more than %d times", v.limits.Count)
+	}
+	if len(name) > maxTarget {
+		return "", Entry{}, fault.New(fault.Limit, "a path of %d bytes is too long", len(name))
 	}
 	if path.IsAbs(name) || strings.IndexByte(name, 0) >= 0 {
 		return "", Entry{}, fault.New(fault.Refused, "the path %q is not relative to the source", name)

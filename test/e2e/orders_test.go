@@ -135,12 +135,7 @@ func TestTakeoverBesideAPeer(t *testing.T) {
 	ns := w.tenant(t)
 	repo := w.repository(t, map[string]string{"app/config.yaml": configMap("settings", "one"), "next/config.yaml": configMap("other", "one")})
 	w.main.kill()
-	t.Cleanup(func() {
-		var err error
-		if w.main, err = w.startController(t.TempDir()); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { w.restart(t) })
 	observer, err := w.startController(t.TempDir(), "--observe")
 	must(t, err)
 	defer observer.kill()
@@ -188,19 +183,24 @@ func TestTakeoverBesideAPeer(t *testing.T) {
 func (c *controller) awaitObserved(t *testing.T, text string) {
 	t.Helper()
 	last := ""
-	ok := poll(t, func() bool {
-		resp, err := http.Get("http://" + c.address + "/observe")
-		if err != nil {
-			return false
-		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		last = string(body)
-		return err == nil && strings.Contains(last, text)
-	})
-	if !ok {
+	if !poll(t, func() bool { last = c.observed(t); return strings.Contains(last, text) }) {
 		t.Fatalf("%s is not observed; last:\n%s", text, last)
 	}
+}
+
+// observed is what a controller tells of what it observes; empty if it does not answer.
+func (c *controller) observed(t *testing.T) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+c.address+"/observe", http.NoBody)
+	must(t, err)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return ""
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	must(t, err)
+	return string(body)
 }
 
 // TestInstallBesidePeers keeps what a peer has installed, and does not start beside

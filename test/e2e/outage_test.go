@@ -120,13 +120,7 @@ func TestNamespaceDeletedByHand(t *testing.T) {
 func TestManyRestarted(t *testing.T) {
 	w := theWorld(t)
 	w.main.kill() // one controller at a time serves a cluster
-	t.Cleanup(func() {
-		c, err := w.startController(filepath.Join(t.TempDir(), "data"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.main = c
-	})
+	t.Cleanup(func() { w.restart(t) })
 	const many = 300
 	ns := w.tenant(t)
 	name := func(i int) string { return fmt.Sprintf("app-%03d", i) }

@@ -261,13 +261,7 @@ func TestNothingToDoSendsNothing(t *testing.T) {
 func TestKilledInMidSync(t *testing.T) {
 	w := theWorld(t)
 	w.main.kill() // one controller at a time serves a cluster
-	t.Cleanup(func() {
-		c, err := w.startController(filepath.Join(t.TempDir(), "data"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.main = c
-	})
+	t.Cleanup(func() { w.restart(t) })
 	ns := w.tenant(t)
 	files := map[string]string{}
 	const many = 150

@@ -40,6 +40,7 @@ type world struct {
 	kube       kubernetes.Interface
 	binary     string
 	kubeconfig string // of Holdfast's own account
+	data       string // directory of the controller that the tests share
 	main       *controller
 }
 
@@ -98,8 +99,18 @@ func build(cluster *harness.Cluster) (*world, error) {
 	if w.git, err = gitserver.Start(filepath.Join(dir, "git"), gitserver.Options{}); err != nil {
 		return nil, err
 	}
-	w.main, err = w.startController(filepath.Join(dir, "data"))
+	w.data = filepath.Join(dir, "data")
+	w.main, err = w.startController(w.data)
 	return w, err
+}
+
+// restart puts the controller that the tests share back after a test that ended it.
+// It keeps nothing in a directory of that test, which goes with it.
+func (w *world) restart(t *testing.T) {
+	t.Helper()
+	c, err := w.startController(w.data)
+	must(t, err)
+	w.main = c
 }
 
 // writeKubeconfig makes a kubeconfig that holds a token of the account that the

@@ -21,17 +21,8 @@ import (
 
 // Reconcile does one pass over an Application, and at most one write of it.
 func (a *Argo) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
-	after, err := a.reconcile(ctx, req.NamespacedName)
-	if moved(err) {
-		after, err = atOnce, nil
-	}
-	// What comes by the clock is not urgent, whatever brought it here this time.
-	priority := int(dialect.Normal)
-	return reconcile.Result{RequeueAfter: after, Priority: &priority}, err
+	return dialect.Settle(a.reconcile(ctx, req.NamespacedName))
 }
-
-// atOnce asks for another pass without an event.
-const atOnce = time.Millisecond
 
 // reconcile returns when the next pass is due by the clock; 0: an event brings it.
 func (a *Argo) reconcile(ctx context.Context, name types.NamespacedName) (time.Duration, error) {
@@ -43,15 +34,16 @@ func (a *Argo) reconcile(ctx context.Context, name types.NamespacedName) (time.D
 		a.forget(name)
 		return 0, nil
 	}
-	m := a.memory(name)
+	m := a.memories.Of(name)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.project = projectOf(u)
-	if a.env.Observing(u) {
-		return a.observe(ctx, u, m), nil
-	}
+	observing := a.env.Observing(u)
 	if given, err := a.env.HandBack(ctx, u); given || err != nil {
 		return 0, err
+	}
+	if observing {
+		return a.observe(ctx, u, m), nil
 	}
 	app, bad := Decode(u)
 	switch {
@@ -113,7 +105,7 @@ func (a *Argo) pass(ctx context.Context, app *api.Application, bad error, m *mem
 // included.
 func (a *Argo) want(ctx context.Context, app *api.Application, bad error, f *found) (delivery.Spec, error) {
 	fail := func(as api.ApplicationConditionType, err error) (delivery.Spec, error) {
-		f.as, f.err = as, asFault(err)
+		f.as, f.err = as, fault.From(err)
 		return delivery.Spec{}, err
 	}
 	if bad != nil {
@@ -190,6 +182,9 @@ const graceful = 180 * time.Second
 // or nothing was ever found.
 func (a *Argo) grace(app *api.Application, f *found, m *memory) time.Duration {
 	before := app.Status.Sync.Status
+	if compared := app.Status.Sync.ComparedTo.Source; !sameSource(compared, app.Spec.Source) {
+		return 0 // what was found before was found elsewhere
+	}
 	if f.err.Kind != fault.Unreachable || f.order != nil || app.Annotations[annRefresh] != "" || before == "" || before == api.SyncStatusCodeUnknown {
 		return 0
 	}
@@ -227,6 +222,8 @@ func (a *Argo) run(ctx context.Context, app *api.Application, spec delivery.Spec
 func (a *Argo) observe(ctx context.Context, u *unstructured.Unstructured, m *memory) time.Duration {
 	app, bad := Decode(u)
 	if !app.DeletionTimestamp.IsZero() || dialect.Suspended(u) {
+		m.said, m.compared = "", ""
+		a.env.EndFinding(deliveryID(nameOf(app)))
 		return 0
 	}
 	f := found{at: a.env.Clock()}
@@ -268,7 +265,7 @@ func (a *Argo) fetch(ctx context.Context, request source.Request, project *Proje
 	case err == nil:
 		return revision, a.noteHead(request, revision.Commit), nil
 	case fault.KindOf(err) == fault.Unauthorized && request.Credential.ID == "":
-		return revision, false, asFault(err).WithHint(
+		return revision, false, fault.From(err).WithHint(
 			"in namespace %s, no Secret with the label %s: %s has this url, and none of type %s the beginning of it",
 			a.env.ArgoNamespace, labelSecretType, secretRepository, secretTemplate)
 	}
@@ -335,7 +332,7 @@ func (a *Argo) conclude(ctx context.Context, u *unstructured.Unstructured, app *
 		m.compared = "" // what was asked for is done; how the spec stands is to be seen
 	}
 	if f.ended != nil || over && f.detour {
-		return atOnce, nil
+		return dialect.AtOnce, nil
 	}
 	return a.due(app, f, status.OperationState), nil
 }
@@ -417,11 +414,11 @@ func (a *Argo) withdraw(ctx context.Context, app *api.Application, propagation s
 	}
 	project, err := a.project(ctx, app.Spec.Project)
 	if err != nil {
-		return false, asFault(err)
+		return false, fault.From(err)
 	}
 	spec, err := base(app, project, a.options)
 	if err != nil {
-		return false, asFault(err)
+		return false, fault.From(err)
 	}
 	spec.Inventory = united(spec.Inventory, m.unsaved)
 	spec.Profile.Propagation = propagation

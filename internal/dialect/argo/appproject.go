@@ -3,7 +3,6 @@ package argo
 import (
 	"context"
 	"slices"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -99,6 +98,8 @@ func (a *Argo) reconcileProject(ctx context.Context, req reconcile.Request) (rec
 		defer a.mu.Unlock()
 		delete(a.projects, req.Name)
 		return reconcile.Result{}, nil
+	case a.env.Observe: // the peer tells of it, and lets it go
+		return reconcile.Result{}, nil
 	case u.GetDeletionTimestamp() != nil:
 		return a.letGo(ctx, u, used)
 	}
@@ -120,10 +121,7 @@ func (a *Argo) letGo(ctx context.Context, u *unstructured.Unstructured, used int
 	next.SetFinalizers(slices.DeleteFunc(next.GetFinalizers(), func(f string) bool { return f == finalizerResources }))
 	patch := client.MergeFromWithOptions(u, client.MergeFromWithOptimisticLock{})
 	err := a.env.Client.Patch(ctx, next, patch, client.FieldOwner(dialect.StatusManager))
-	if moved(err) {
-		return reconcile.Result{RequeueAfter: time.Millisecond}, nil
-	}
-	return reconcile.Result{}, client.IgnoreNotFound(err)
+	return dialect.Settle(0, err)
 }
 
 func projectOf(u *unstructured.Unstructured) string {

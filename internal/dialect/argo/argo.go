@@ -7,7 +7,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -43,8 +42,9 @@ type Argo struct {
 	letting *dialect.Trigger // of projects that may be waiting for their last Application
 	pushes  *pushes
 
+	memories dialect.Memories[memory]
+
 	mu       sync.Mutex
-	memories map[types.NamespacedName]*memory
 	projects map[string]compiled // by name
 	heads    map[source.Key]string
 }
@@ -106,7 +106,6 @@ func newArgo(env *dialect.Env, d *desk) *Argo {
 		trigger:  &dialect.Trigger{},
 		letting:  &dialect.Trigger{},
 		pushes:   newPushes(),
-		memories: map[types.NamespacedName]*memory{},
 		projects: map[string]compiled{},
 		heads:    map[source.Key]string{},
 	}
@@ -195,27 +194,18 @@ func (a *Argo) all(ctx context.Context, p dialect.Priority) {
 	}
 }
 
-func (a *Argo) memory(name types.NamespacedName) *memory {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	m, ok := a.memories[name]
-	if !ok {
-		m = &memory{}
-		a.memories[name] = m
-	}
-	return m
-}
-
 // forget drops what is remembered of an Application that does not exist.
 func (a *Argo) forget(name types.NamespacedName) {
-	a.mu.Lock()
-	m := a.memories[name]
-	delete(a.memories, name)
-	a.mu.Unlock()
-	if m != nil && m.project != "" {
-		a.letting.Add(types.NamespacedName{Namespace: a.env.ArgoNamespace, Name: m.project}, dialect.Normal)
+	id := deliveryID(name)
+	if m := a.memories.Drop(name); m != nil {
+		if m.project != "" {
+			a.letting.Add(types.NamespacedName{Namespace: a.env.ArgoNamespace, Name: m.project}, dialect.Normal)
+		}
+		if m.said != "" {
+			a.env.EndFinding(id)
+		}
 	}
-	a.env.Engine.Forget(deliveryID(name))
+	a.env.Engine.Forget(id)
 }
 
 func deliveryID(name types.NamespacedName) delivery.ID {
@@ -229,6 +219,3 @@ func poll(name types.NamespacedName) time.Duration {
 	_, _ = h.Write([]byte(name.String()))
 	return pollEvery + time.Duration(h.Sum32()%uint32(pollJitter/time.Millisecond))*time.Millisecond
 }
-
-// moved reports whether an error says that an object changed since it was read.
-func moved(err error) bool { return apierrors.IsConflict(err) }

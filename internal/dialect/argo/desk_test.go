@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -112,7 +113,7 @@ func TestUpdate(t *testing.T) {
 		t.Fatal(err)
 	}
 	stale.SetAnnotations(map[string]string{annRefresh: "normal"})
-	if err := d.update(t.Context(), stale, app.Status, app.Status, answers{refresh: true}); !moved(err) {
+	if err := d.update(t.Context(), stale, app.Status, app.Status, answers{refresh: true}); !apierrors.IsConflict(err) {
 		t.Errorf("got error %v, want a conflict", err)
 	}
 }

@@ -47,7 +47,7 @@ func orderOf(app *api.Application) (*order, error) {
 	}
 	var err error
 	if o.retries, err = retriesOf(&app.Operation.Retry, 0); err != nil {
-		return o, asFault(err).On("operation.retry")
+		return o, fault.From(err).On("operation.retry")
 	}
 	sync := app.Operation.Sync
 	o.target = sync.Revision

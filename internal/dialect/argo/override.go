@@ -10,6 +10,7 @@ import (
 
 	api "github.com/holdfastcd/holdfast/api/argo/v1alpha1"
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/tree"
 )
 
@@ -34,13 +35,17 @@ func overridden(app *api.Application, look *tree.View) (*api.ApplicationSource, 
 			return nil, err
 		}
 		if s, err = override(s, text); err != nil {
-			return nil, asFault(err).At(file, 0)
+			return nil, fault.From(err).At(file, 0)
 		}
 	}
 	return s, nil
 }
 
 func override(s *api.ApplicationSource, text []byte) (*api.ApplicationSource, error) {
+	if object.Aliased(text) { // what they unfold to is nowhere bounded here
+		return nil, fault.New(fault.Invalid, "the file is no YAML, or holds aliases, which are not taken here").
+			WithHint("write out what they stand for")
+	}
 	var patch map[string]any
 	if err := yaml.Unmarshal(text, &patch); err != nil {
 		return nil, fault.New(fault.Invalid, "the file is no YAML object")

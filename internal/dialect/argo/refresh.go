@@ -150,7 +150,7 @@ func (a *Argo) urgency(ctx context.Context, u *unstructured.Unstructured) (diale
 	if s := app.Status.Sync; s.Revision == revision.Commit && s.Status != api.SyncStatusCodeUnknown && len(app.Status.Conditions) == 0 {
 		return dialect.Normal, false
 	}
-	m := a.memory(nameOf(app))
+	m := a.memories.Of(nameOf(app))
 	if !m.mu.TryLock() {
 		return dialect.Touched, true // a pass is running, perhaps on the old revision
 	}

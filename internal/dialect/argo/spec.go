@@ -1,7 +1,6 @@
 package argo
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -297,12 +296,4 @@ func treat(u *unstructured.Unstructured) plan.Treatment {
 	t.Force = c.force
 	t.Unjudged = annotations[annIgnoreHealth] == "true"
 	return t
-}
-
-// asFault returns err as a fault; one that nobody classified is Internal.
-func asFault(err error) *fault.Error {
-	if f, ok := errors.AsType[*fault.Error](err); ok {
-		return f
-	}
-	return fault.New(fault.Internal, "%s", err).Because(err)
 }

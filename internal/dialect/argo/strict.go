@@ -84,11 +84,11 @@ func Validate(app *api.Application, o Options) error {
 	}
 	if p := app.Spec.SyncPolicy; p != nil {
 		if _, err := retriesOf(p.Retry, 0); err != nil {
-			return asFault(err).On("spec.syncPolicy.retry")
+			return fault.From(err).On("spec.syncPolicy.retry")
 		}
 	}
 	if _, err := plan.CompileIgnores(ignored(app)); err != nil {
-		return asFault(err).On("spec.ignoreDifferences")
+		return fault.From(err).On("spec.ignoreDifferences")
 	}
 	return checkSource(app.Spec.Source, o)
 }
@@ -301,7 +301,7 @@ func checkSource(s *api.ApplicationSource, o Options) error {
 		return fault.New(fault.Invalid, "spec.source is missing")
 	}
 	if err := source.CheckURL(s.RepoURL, o.AllowFileURLs); err != nil {
-		return asFault(err).On("spec.source.repoURL")
+		return fault.From(err).On("spec.source.repoURL")
 	}
 	if err := checkPath(s.Path); err != nil {
 		return err

@@ -186,8 +186,11 @@ func TestLiveObserve(t *testing.T) {
 			t.Fatal("nothing was told")
 		}
 	}
+	mu.Lock()
+	objects := reports["web"].Objects
+	mu.Unlock()
 	ops := map[string]string{}
-	for _, o := range reports["web"].Objects {
+	for _, o := range objects {
 		ops[o.ID.Name] = fmt.Sprint(o.Would, " ", o.Outcome, " ", o.Fields)
 	}
 	if ops["a"] != "true created []" || !strings.HasPrefix(ops["b"], "true configured ") || !strings.Contains(ops["b"], "data.value") {

@@ -27,6 +27,8 @@ const defaultBaseURL = "http://holdfast.holdfast-system.svc.cluster.local./"
 const (
 	maxArtifactFile   = 64 << 20
 	maxArtifactTotal  = 1 << 30
+	maxArtifactCount  = 500_000 // of files and directories: few objects make a tree of very many
+	maxArtifactDepth  = 1000
 	keptArtifacts     = 2
 	archivesAtOnce    = 2
 	artifactMediaType = "application/gzip"
@@ -47,7 +49,9 @@ type Artifacts struct {
 	// before the first request.
 	BaseURL string
 
-	slots chan struct{}
+	making  chan struct{} // a slot for each archive that is made to know its digest
+	serving chan struct{} // a slot for each that is sent; its reader may be slow
+
 	mu    sync.Mutex
 	files map[types.NamespacedName][]artifact // newest first
 }
@@ -63,7 +67,8 @@ type artifact struct {
 func newArtifacts() *Artifacts {
 	return &Artifacts{
 		BaseURL: defaultBaseURL,
-		slots:   make(chan struct{}, archivesAtOnce),
+		making:  make(chan struct{}, archivesAtOnce),
+		serving: make(chan struct{}, archivesAtOnce),
 		files:   map[types.NamespacedName][]artifact{},
 	}
 }
@@ -82,7 +87,7 @@ func (a *Artifacts) add(ctx context.Context, source types.NamespacedName, e edit
 	}
 	a.mu.Unlock()
 	meter := &meter{hash: sha256.New()}
-	if err := a.pack(ctx, meter, made.tree); err != nil {
+	if err := pack(ctx, a.making, meter, made.tree); err != nil {
 		return artifact{}, err
 	}
 	made.size, made.digest = meter.size, "sha256:"+hex.EncodeToString(meter.hash.Sum(nil))
@@ -146,17 +151,17 @@ func (a *Artifacts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
 	}
-	if err := a.pack(r.Context(), w, f.tree); err != nil {
+	if err := pack(r.Context(), a.serving, w, f.tree); err != nil {
 		// Bytes may be out already: cutting the connection is what says so.
 		panic(http.ErrAbortHandler)
 	}
 }
 
 // pack writes a tree as tar.gz, once a slot is free.
-func (a *Artifacts) pack(ctx context.Context, w io.Writer, t tree.Tree) error {
+func pack(ctx context.Context, slots chan struct{}, w io.Writer, t tree.Tree) error {
 	select {
-	case a.slots <- struct{}{}:
-		defer func() { <-a.slots }()
+	case slots <- struct{}{}:
+		defer func() { <-slots }()
 	case <-ctx.Done():
 		return fault.New(fault.Unreachable, "packing the artifact was interrupted").Because(ctx.Err())
 	}
@@ -165,7 +170,7 @@ func (a *Artifacts) pack(ctx context.Context, w io.Writer, t tree.Tree) error {
 		return fault.New(fault.Internal, "cannot compress").Because(err)
 	}
 	p := packer{ctx: ctx, tree: t, out: tar.NewWriter(zip)}
-	if err := p.dir(""); err != nil {
+	if err := p.dir("", 0); err != nil {
 		return err
 	}
 	if err := p.out.Close(); err != nil {
@@ -184,15 +189,23 @@ type packer struct {
 	tree  tree.Tree
 	out   *tar.Writer
 	bytes int64
+	count int
 }
 
-func (p *packer) dir(name string) error {
+func (p *packer) dir(name string, depth int) error {
 	if err := p.ctx.Err(); err != nil {
 		return fault.New(fault.Unreachable, "packing the artifact was interrupted").Because(err)
+	}
+	if depth > maxArtifactDepth {
+		return fault.New(fault.Limit, "the source has more than %d directories within each other", maxArtifactDepth)
 	}
 	entries, err := p.tree.ReadDir(name)
 	if err != nil {
 		return err
+	}
+	if p.count += len(entries); p.count > maxArtifactCount {
+		return fault.New(fault.Limit, "the source has more than %d files and directories", maxArtifactCount).
+			WithHint("leave out what is not delivered, in a %s file", ignoreFile)
 	}
 	for _, e := range entries {
 		at := path.Join(name, e.Name)
@@ -201,7 +214,7 @@ func (p *packer) dir(name string) error {
 			if err := p.out.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: at + "/", Mode: modeDir}); err != nil {
 				return cannotWrite(err)
 			}
-			err = p.dir(at)
+			err = p.dir(at, depth+1)
 		case e.Kind.IsFile():
 			err = p.file(at, e.Kind)
 		}

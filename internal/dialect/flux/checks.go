@@ -63,14 +63,14 @@ func (c *kustomizations) kindOf(ref meta.NamespacedObjectKindReference) (schema.
 func (c *kustomizations) look(ctx context.Context, account cluster.Account, kind hschema.Kind, id object.ID) *health.Verdict {
 	// First the watch: what moves after the look below is then not missed.
 	if err := c.env.Engine.Cluster.WatchWhole(ctx, kind); err != nil {
-		return &health.Verdict{Status: health.Unknown, Message: asFault(err).Error()}
+		return &health.Verdict{Status: health.Unknown, Message: fault.From(err).Error()}
 	}
 	live, err := c.env.Engine.Cluster.As(account).Get(ctx, kind, id)
 	switch {
 	case fault.KindOf(err) == fault.NotFound && err != nil:
 		return &health.Verdict{Status: health.Missing}
 	case err != nil:
-		return &health.Verdict{Status: health.Unknown, Message: asFault(err).Error()}
+		return &health.Verdict{Status: health.Unknown, Message: fault.From(err).Error()}
 	}
 	verdict, ok := health.Options{Kstatus: true}.Judge(live)
 	if !ok {

@@ -21,6 +21,7 @@ const ignoreFile = ".sourceignore"
 const (
 	maxIgnoreBytes    = 64 << 10
 	maxIgnorePatterns = 1000
+	maxIgnoreCopies   = 1_000_000 // patterns of all directories with lists of their own
 )
 
 // versionControl is left out always; defaults are left out unless spec.ignore
@@ -184,8 +185,9 @@ type filtered struct {
 	base rules
 	err  error
 
-	mu   sync.Mutex
-	dirs map[string]rules // by directory: what counts for its entries
+	mu     sync.Mutex
+	dirs   map[string]rules // by directory: what counts for its entries
+	copies int
 }
 
 // Stat implements [tree.Tree].
@@ -285,7 +287,16 @@ func (f *filtered) own(r rules, dir string) (rules, error) {
 	if err != nil {
 		return rules{}, err
 	}
-	return r.with(strings.Split(string(content), "\n"), split(dir))
+	mine, err := r.with(strings.Split(string(content), "\n"), split(dir))
+	if err != nil {
+		return rules{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.copies += mine.count; f.copies > maxIgnoreCopies {
+		return rules{}, fault.New(fault.Limit, "too many directories of the source have a %s of their own", ignoreFile).At(name, 0)
+	}
+	return mine, nil
 }
 
 // clean returns a path without what leads nowhere; "" for the root.

@@ -94,7 +94,7 @@ func (c *repositories) reconcile(ctx context.Context, name types.NamespacedName)
 	}
 	revision, err := c.fetch(ctx, request, repo)
 	if err != nil {
-		return c.fail(ctx, v, &gitProblem{err: asFault(err)})
+		return c.fail(ctx, v, &gitProblem{err: fault.From(err)})
 	}
 	return c.publish(ctx, v, revision)
 }
@@ -133,7 +133,7 @@ func (c *repositories) publish(ctx context.Context, v visit, revision source.Rev
 	e, _ = c.catalog.get(name) // the tree that is already known, if it is the same
 	made, err := c.artifacts.add(ctx, name, e)
 	if err != nil {
-		return c.fail(ctx, v, &gitProblem{err: asFault(err), storage: true})
+		return c.fail(ctx, v, &gitProblem{err: fault.From(err), storage: true})
 	}
 	status := fetched(repo, made.entry(c.artifacts, name, e.label), c.env.Clock())
 	old := repo.Status.Artifact
@@ -243,7 +243,7 @@ func (c *repositories) resume(ctx context.Context, name types.NamespacedName, re
 	request.Ref = frozenRef(repo)
 	revision, err := c.fetch(ctx, request, repo)
 	if err != nil {
-		return backOff(c.failedAgain(name), mostRetry), c.withhold(ctx, name, asFault(err))
+		return backOff(c.failedAgain(name), mostRetry), c.withhold(ctx, name, fault.From(err))
 	}
 	e := editionOf(repo, revision)
 	c.succeeded(name)
@@ -280,11 +280,11 @@ func (c *repositories) request(ctx context.Context, u *unstructured.Unstructured
 	}
 	if u != nil {
 		if err := checkRepository(u, repo); err != nil {
-			return source.Request{}, &gitProblem{err: asFault(err), stalled: true}
+			return source.Request{}, &gitProblem{err: fault.From(err), stalled: true}
 		}
 	}
 	if err := source.CheckURL(repo.Spec.URL, c.env.AllowFileURLs); err != nil {
-		return source.Request{}, &gitProblem{err: asFault(err), stalled: true, url: true}
+		return source.Request{}, &gitProblem{err: fault.From(err), stalled: true, url: true}
 	}
 	credential, err := credential(ctx, c.env.Reader, repo)
 	if err != nil {

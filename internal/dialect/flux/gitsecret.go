@@ -42,7 +42,11 @@ func credential(ctx context.Context, reader client.Reader, repo *sourcev1.GitRep
 		if all, err = authentication(secret, ssh); err != nil {
 			return source.Credential{}, err
 		}
-		ids = append(ids, secretID(secret))
+		id := secretID(secret)
+		if ssh { // what is read from the Secret is for one transport
+			id = "ssh " + id
+		}
+		ids = append(ids, id)
 	case ssh:
 		return source.Credential{}, fault.New(fault.Unauthorized, "spec.secretRef names no Secret, which a URL with ssh:// needs").
 			WithHint("its keys are identity and known_hosts")

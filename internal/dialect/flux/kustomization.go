@@ -3,7 +3,6 @@ package flux
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -90,10 +89,12 @@ func (p *patience) settle(v verdict, waited time.Duration, now time.Time) {
 // forget drops what is remembered of a Kustomization that does not exist.
 func (c *kustomizations) forget(name types.NamespacedName) {
 	c.checks.set(name, nil)
-	if m := c.memories.Drop(name); m == nil {
+	m := c.memories.Drop(name)
+	if m == nil {
 		return
-	} else if m.finding != "" && c.env.Observed != nil {
-		c.env.Observed(deliveryID(name), delivery.Report{})
+	}
+	if m.finding != "" {
+		c.env.EndFinding(deliveryID(name))
 	}
 	c.env.Engine.Forget(deliveryID(name))
 }
@@ -128,7 +129,9 @@ func (c *kustomizations) reconcile(ctx context.Context, name types.NamespacedNam
 	ks, bad := decode[kustomizev1.Kustomization](u)
 	ks.Spec.Suspend = dialect.Suspended(u)
 	switch {
-	case !ks.DeletionTimestamp.IsZero() && observing: // whoever serves it removes what it delivered
+	case observing && (ks.Spec.Suspend || !ks.DeletionTimestamp.IsZero()): // whoever serves it removes what it delivered
+		m.finding = ""
+		c.env.EndFinding(deliveryID(name))
 		return 0, nil
 	case !ks.DeletionTimestamp.IsZero():
 		return c.retract(ctx, u, ks, m)
@@ -206,7 +209,7 @@ func (c *kustomizations) prepare(ctx context.Context, p pass, o *outcome) (deliv
 	e, looked := c.catalog.get(sourceOf(ks))
 	spec, err := c.plain(p, e)
 	if err != nil {
-		o.early, o.stalled = asFault(err), true
+		o.early, o.stalled = fault.From(err), true
 		o.reason = specReason(o.early.Kind)
 		return delivery.Spec{ID: deliveryID(nameOf(ks))}, 0, true
 	}
@@ -221,7 +224,7 @@ func (c *kustomizations) prepare(ctx context.Context, p pass, o *outcome) (deliv
 	options := c.options
 	options.Variables = c.variables(ctx, p, e.label)
 	if spec.Substitute, err = options.substitution(ks, spec.Account); err != nil {
-		o.early, o.reason = asFault(err), meta.BuildFailedReason
+		o.early, o.reason = fault.From(err), meta.BuildFailedReason
 	}
 	return spec, 0, true
 }
@@ -366,7 +369,7 @@ func (c *kustomizations) retract(ctx context.Context, u *unstructured.Unstructur
 	}
 	account, err := c.options.account(ks)
 	if err != nil {
-		c.abandon(u, spec, asFault(err))
+		c.abandon(u, spec, fault.From(err))
 		return 0, c.release(ctx, u)
 	}
 	spec.Account = account
@@ -457,12 +460,4 @@ func (c *kustomizations) urgency(name types.NamespacedName, u *unstructured.Unst
 		return dialect.Untouched
 	}
 	return dialect.Touched
-}
-
-// asFault returns err as a fault; an error that nobody classified is Internal.
-func asFault(err error) *fault.Error {
-	if f, ok := errors.AsType[*fault.Error](err); ok {
-		return f
-	}
-	return fault.New(fault.Internal, "%s", err).Because(err)
 }

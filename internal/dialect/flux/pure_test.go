@@ -23,6 +23,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/source"
+	"github.com/holdfastcd/holdfast/internal/substitute"
 	"github.com/holdfastcd/holdfast/internal/tree"
 )
 
@@ -126,7 +127,7 @@ func TestSpecInFull(t *testing.T) {
 				Patches: []render.Patch{{Patch: "p1"}, {Patch: "p2", Target: &render.PatchTarget{Kind: "Deployment", LabelSelector: "a=b"}}},
 			},
 		},
-		Substitute: &delivery.Substitution{
+		Substitute: &substitute.Variables{
 			Variables: map[string]string{"own": "x", "both": "inline", "twice": "secret", "key": "twolines"},
 			Disabled:  [2]string{"kustomize.toolkit.fluxcd.io/substitute", "disabled"},
 			Strict:    true,
@@ -503,10 +504,10 @@ func TestJudge(t *testing.T) {
 		},
 		{"no such path", func(o *outcome) {
 			err := tree.NotExist("deploy/web")
-			o.report = failedReport(asFault(err))
+			o.report = failedReport(fault.From(err))
 		}, "False", "ArtifactFailed", "kustomization path not found: ./deploy/web"},
 		{"no such file", func(o *outcome) {
-			o.report = failedReport(asFault(tree.NotExist("deploy/web/base.yaml")))
+			o.report = failedReport(fault.From(tree.NotExist("deploy/web/base.yaml")))
 		}, "False", "BuildFailed", "deploy/web/base.yaml"},
 		{
 			"the API server says no", func(o *outcome) { o.report = failedReport(fault.New(fault.Rejected, "no")) },

@@ -51,10 +51,11 @@ func (c *receivers) Reconcile(ctx context.Context, req reconcile.Request) (recon
 // One that is only observed has its path from whoever serves it: the same.
 func (c *receivers) reconcile(ctx context.Context, name types.NamespacedName) (time.Duration, error) {
 	u, err := c.desk.get(ctx, name)
-	if err != nil || u == nil || c.env.Observing(u) {
+	if err != nil || u == nil {
 		return 0, err
 	}
-	if gone, err := c.env.HandBack(ctx, u); gone || err != nil {
+	observing := c.env.Observing(u)
+	if given, err := c.env.HandBack(ctx, u); given || err != nil || observing {
 		return 0, err
 	}
 	r, bad := decode[notificationv1.Receiver](u)
@@ -99,7 +100,7 @@ func (c *receivers) token(ctx context.Context, u *unstructured.Unstructured, r *
 		return "", &receiverProblem{err: bad, stalled: true}
 	}
 	if err := checkReceiver(u, r); err != nil {
-		return "", &receiverProblem{err: asFault(err), stalled: true}
+		return "", &receiverProblem{err: fault.From(err), stalled: true}
 	}
 	token, err := readToken(ctx, c.env.Reader, r)
 	if err != nil {
@@ -152,8 +153,7 @@ func checkResource(r *notificationv1.Receiver, i int) error {
 	case ref.APIVersion != "" && ref.APIVersion != group:
 		return fault.New(fault.Unsupported, "spec.resources[%d].apiVersion %s is not supported yet", i, ref.APIVersion).WithHint("use %s", group)
 	case ref.Namespace != "" && ref.Namespace != r.Namespace:
-		return fault.New(fault.Refused, "can't access '%s/%s/%s', cross-namespace references have been blocked", ref.Kind, ref.Namespace, ref.Name).
-			WithHint("create a Receiver in namespace %s", ref.Namespace)
+		return blocked(ref.Kind, ref.Namespace, ref.Name).WithHint("create a Receiver in namespace %s", ref.Namespace)
 	case len(ref.MatchLabels) > 0 && ref.Name != anyName:
 		return fault.New(fault.Invalid, "spec.resources[%d].matchLabels chooses nothing beside a name", i).WithHint("set name to '*'")
 	}

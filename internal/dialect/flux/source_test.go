@@ -409,7 +409,7 @@ func TestCredential(t *testing.T) {
 		},
 		{
 			reason: "a key for ssh; what is for https is not sent", url: ssh, auth: []string{"identity", "known_hosts", "password", "identity.pub", "bearerToken"},
-			want: source.Secret{SSHKey: []byte("secret-identity"), KnownHosts: []byte("secret-known_hosts"), Password: "secret-password"}, id: "apps/git@u-git:7",
+			want: source.Secret{SSHKey: []byte("secret-identity"), KnownHosts: []byte("secret-known_hosts"), Password: "secret-password"}, id: "ssh apps/git@u-git:7",
 		},
 		{
 			reason: "a way", url: https, proxy: []string{"address=http://proxy:3128", "username", "password"},

@@ -1,14 +1,13 @@
 package flux
 
 import (
-	"regexp"
 	"strings"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 
 	"github.com/holdfastcd/holdfast/internal/cluster"
-	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/substitute"
 )
 
 // Bounds of what is substituted: it is held in memory for each delivery.
@@ -19,9 +18,6 @@ const (
 
 // substituteMark is what an object carries on which nothing is substituted.
 const substituteMark = markPrefix + "substitute"
-
-// variableName is what Flux accepts as the name of a variable.
-var variableName = regexp.MustCompile(`^[_[:alpha:]][_[:alpha:][:digit:]]*$`)
 
 // VariablesRef names a ConfigMap or Secret of variables, and who reads it: the
 // account that delivers, because whoever may write a Kustomization would
@@ -51,7 +47,7 @@ func checkPostBuild(ks *kustomizev1.Kustomization) error {
 
 // substitution gathers the variables of a Kustomization: those of the references
 // in their order, then its own; later ones win. Nil: nothing is substituted.
-func (o Options) substitution(ks *kustomizev1.Kustomization, account cluster.Account) (*delivery.Substitution, error) {
+func (o Options) substitution(ks *kustomizev1.Kustomization, account cluster.Account) (*substitute.Variables, error) {
 	p := ks.Spec.PostBuild
 	if p == nil {
 		return nil, nil //nolint:nilnil // nothing to substitute is no error
@@ -72,7 +68,7 @@ func (o Options) substitution(ks *kustomizev1.Kustomization, account cluster.Acc
 	if len(variables) == 0 && ks.GetSubstituteStrategy() != kustomizev1.SubstituteStrategyAlways {
 		return nil, nil //nolint:nilnil // as above
 	}
-	return &delivery.Substitution{
+	return &substitute.Variables{
 		Variables: variables,
 		Disabled:  [2]string{substituteMark, kustomizev1.DisabledValue},
 		Strict:    true,
@@ -96,7 +92,7 @@ func (o Options) variables(ref kustomizev1.SubstituteReference, at VariablesRef)
 func addVariables(to, values map[string]string, from string) error {
 	size := 0
 	for name, value := range values {
-		if !variableName.MatchString(name) {
+		if !substitute.IsName(name) {
 			return fault.New(fault.Invalid, "the variable %q of %s has a name that is not permitted", name, from).
 				WithHint("letters, digits and underscores, not beginning with a digit")
 		}

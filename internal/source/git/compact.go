@@ -89,7 +89,8 @@ func (r *repo) held() []*snapshot {
 	return held
 }
 
-// reachable returns the commits, trees and files of snapshots, each once.
+// reachable returns the commits, trees and files of snapshots, each once. It keeps
+// its own list of what is left: directories may be nested as deep as anybody likes.
 func (r *repo) reachable(held []*snapshot) ([]plumbing.Hash, error) {
 	var ids []plumbing.Hash
 	seen := map[plumbing.Hash]bool{}
@@ -101,32 +102,27 @@ func (r *repo) reachable(held []*snapshot) ([]plumbing.Hash, error) {
 		ids = append(ids, id)
 		return true
 	}
-	var walk func(s *snapshot, id plumbing.Hash) error
-	walk = func(s *snapshot, id plumbing.Hash) error {
-		if !visit(id) {
-			return nil
-		}
-		entries, err := r.listing(digest(id), s)
-		if err != nil {
-			return err
-		}
-		for _, e := range entries {
-			switch e.Kind {
-			case tree.Dir:
-				if err := walk(s, hash(e.Digest)); err != nil {
-					return err
-				}
-			case tree.Submodule:
-			default:
-				visit(hash(e.Digest))
-			}
-		}
-		return nil
-	}
 	for _, s := range held {
 		visit(s.commit)
-		if err := walk(s, s.root); err != nil {
-			return nil, err
+		for dirs := []plumbing.Hash{s.root}; len(dirs) > 0; {
+			id := dirs[len(dirs)-1]
+			dirs = dirs[:len(dirs)-1]
+			if !visit(id) {
+				continue
+			}
+			entries, err := r.listing(digest(id), s)
+			if err != nil {
+				return nil, err
+			}
+			for _, e := range entries {
+				switch e.Kind {
+				case tree.Dir:
+					dirs = append(dirs, hash(e.Digest))
+				case tree.Submodule:
+				default:
+					visit(hash(e.Digest))
+				}
+			}
 		}
 	}
 	return ids, nil

@@ -19,9 +19,8 @@ import (
 func (r *route) dial(ctx context.Context, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	direct := &net.Dialer{}
 	if r.proxy == nil {
-		return direct.DialContext(ctx, "tcp", address)
+		return r.plain.DialContext(ctx, "tcp", address)
 	}
 	// The lists of exceptions know the schemes of HTTP only.
 	way, err := r.proxy(&url.URL{Scheme: "https", Host: address})
@@ -29,16 +28,16 @@ func (r *route) dial(ctx context.Context, address string) (net.Conn, error) {
 		return nil, err
 	}
 	if way == nil {
-		return direct.DialContext(ctx, "tcp", address)
+		return r.plain.DialContext(ctx, "tcp", address)
 	}
 	if way.Scheme == "socks5" {
-		return dialSocks(ctx, way, address)
+		return r.dialSocks(ctx, way, address)
 	}
-	return dialConnect(ctx, way, address)
+	return r.dialConnect(ctx, way, address)
 }
 
-func dialSocks(ctx context.Context, way *url.URL, address string) (net.Conn, error) {
-	d, err := proxy.FromURL(withPort(way, "1080"), proxy.Direct)
+func (r *route) dialSocks(ctx context.Context, way *url.URL, address string) (net.Conn, error) {
+	d, err := proxy.FromURL(withPort(way, "1080"), r.plain)
 	if err != nil {
 		return nil, err
 	}
@@ -49,9 +48,9 @@ func dialSocks(ctx context.Context, way *url.URL, address string) (net.Conn, err
 }
 
 // dialConnect asks an HTTP proxy for a connection (RFC 9110, section 9.3.6).
-func dialConnect(ctx context.Context, way *url.URL, address string) (net.Conn, error) {
+func (r *route) dialConnect(ctx context.Context, way *url.URL, address string) (net.Conn, error) {
 	port := map[string]string{"http": "80", "https": "443"}[way.Scheme]
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", withPort(way, port).Host)
+	conn, err := r.plain.DialContext(ctx, "tcp", withPort(way, port).Host)
 	if err != nil {
 		return nil, &net.OpError{Op: "proxyconnect", Net: "tcp", Err: err}
 	}

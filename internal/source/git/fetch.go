@@ -298,9 +298,8 @@ func (r *repo) download(ctx context.Context, c *connection, wants []plumbing.Has
 		return err
 	}
 	st.Tips = union(st.Tips, wants)
-	st.Shallow = slices.DeleteFunc(union(st.Shallow, res.Shallows), func(h plumbing.Hash) bool {
-		return slices.Contains(res.Unshallows, h)
-	})
+	whole := setOf(res.Unshallows)
+	st.Shallow = slices.DeleteFunc(union(st.Shallow, res.Shallows), func(h plumbing.Hash) bool { return whole[h] })
 	return r.add(p, st)
 }
 
@@ -341,13 +340,22 @@ func demultiplex(req *packp.UploadPackRequest, res io.Reader) io.Reader {
 
 // union appends to a what of b is not in it, without touching a's array.
 func union(a, b []plumbing.Hash) []plumbing.Hash {
-	out := slices.Clone(a)
+	out, known := slices.Clone(a), setOf(a)
 	for _, h := range b {
-		if !slices.Contains(out, h) {
+		if !known[h] {
+			known[h] = true
 			out = append(out, h)
 		}
 	}
 	return out
+}
+
+func setOf(list []plumbing.Hash) map[plumbing.Hash]bool {
+	set := make(map[plumbing.Hash]bool, len(list))
+	for _, h := range list {
+		set[h] = true
+	}
+	return set
 }
 
 // commit is the part of a commit that matters here.

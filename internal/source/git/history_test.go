@@ -46,7 +46,7 @@ type errand struct {
 // TestLongHistory fetches a repository with a long history, each time in a
 // process of its own, whose time and memory it measures.
 func TestLongHistory(t *testing.T) {
-	commits, files := 1500, 500
+	commits, files := 600, 200
 	if os.Getenv(historyEnv) == "full" {
 		commits, files = 50_000, 20_000
 	}

@@ -17,14 +17,17 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
 	"github.com/pjbgf/sha1cd"
+
+	"github.com/holdfastcd/holdfast/internal/fault"
 )
 
-// The cost of indexing: memory for delta bases, and the largest object that a
+// The cost of indexing: memory for delta bases, objects in one pack (some 230 bytes of
+// memory each), and the largest object that a
 // delta may make. Larger files are fine where they stand for themselves.
 const (
 	indexCache    = 16 << 20
 	maxDeltaBytes = 64 << 20
-	maxObjects    = 20_000_000
+	maxObjects    = 1_000_000
 )
 
 // indexer finds out what is in a pack that came from a server: it checks the
@@ -101,8 +104,12 @@ func (x *indexer) scan() error {
 	}
 	count := int(head[8])<<24 | int(head[9])<<16 | int(head[10])<<8 | int(head[11])
 	// The smallest object has three bytes: a pack cannot promise more than it holds.
-	if count > maxObjects || int64(count) > x.pack.size/3 {
+	if int64(count) > x.pack.size/3 {
 		return fmt.Errorf("%w: too many objects", errCorrupt)
+	}
+	if count > maxObjects {
+		return fault.New(fault.Limit, "the Git server sent %d objects at once, %d are allowed", count, maxObjects).
+			WithHint("deliver a branch or tag, or a commit that is not far back in its history")
 	}
 	x.objects = make([]object, 0, count)
 	z := &inflater{}

@@ -349,6 +349,7 @@ func (p *pack) build(offset, limit int64) (plumbing.ObjectType, []byte, error) {
 	var deltas [][]byte
 	var places []int64
 	var object base
+	var held int64 // by deltas, all of which are needed at once
 	for {
 		if known, ok := p.bases.get(baseKey{p, offset}); ok {
 			object = known
@@ -368,6 +369,9 @@ func (p *pack) build(offset, limit int64) (plumbing.ObjectType, []byte, error) {
 				p.bases.put(baseKey{p, offset}, object, int64(len(content))+64)
 			}
 			break
+		}
+		if held += h.size; held > 2*limit {
+			return 0, nil, tooLarge(held, 2*limit)
 		}
 		if deltas, places = append(deltas, content), append(places, offset); len(deltas) > maxDeltaChain {
 			return 0, nil, errCorrupt

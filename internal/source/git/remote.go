@@ -1,6 +1,7 @@
 package git
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -192,7 +194,7 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	if trip != nil {
 		over = &trip.over
 	}
-	res.Body = &bounded{res.Body, limit, over}
+	res.Body = &bounded{ReadCloser: res.Body, left: limit, over: over}
 	return res, nil
 }
 
@@ -224,7 +226,13 @@ type bounded struct {
 	io.ReadCloser
 	left int64
 	over *atomic.Bool // may be nil
+
+	named int    // commits that the server names before it sends a pack
+	tail  []byte // what was read last
 }
+
+// maxNamed bounds the commits that a server answers with; go-git keeps them all.
+const maxNamed = 500_000
 
 func errOver() error { return fault.New(fault.Limit, "the Git server sent more than is allowed") }
 
@@ -237,7 +245,22 @@ func (b *bounded) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)
+	if b.count(p[:n]) > maxNamed {
+		return 0, errOver()
+	}
 	return n, err
+}
+
+// count counts the lines by which a server names commits. In a pack, which is
+// compressed, such words are rare.
+func (b *bounded) count(p []byte) int {
+	const longest = "shallow "
+	seen := slices.Concat(b.tail, p)
+	for _, sign := range []string{"ACK", longest} {
+		b.named += bytes.Count(seen, []byte(sign)) - bytes.Count(b.tail, []byte(sign))
+	}
+	b.tail = append(b.tail[:0], seen[max(0, len(seen)-len(longest)+1):]...)
+	return b.named
 }
 
 // Close reads the few bytes after the last message, so that the connection can

@@ -26,6 +26,7 @@ import (
 const (
 	stateFile = "state.json"
 	markEvery = time.Hour
+	largePack = 1 << 20
 )
 
 // repo is the object store of one repository: a few packs and a state that
@@ -249,7 +250,7 @@ func (r *repo) install(ctx context.Context, in io.Reader, limit int64) (*pack, e
 		return nil, err
 	}
 	defer os.Remove(index.Name())
-	sum, count, err := indexPack(ctx, file, index, r.object)
+	sum, count, err := r.index(ctx, file, index, n)
 	if err := errors.Join(err, index.Close()); err != nil || count == 0 {
 		return nil, err
 	}
@@ -260,6 +261,20 @@ func (r *repo) install(ctx context.Context, in io.Reader, limit int64) (*pack, e
 		}
 	}
 	return openPack(r.dir, name, r.store.bases)
+}
+
+// index is [indexPack], one at a time for large packs: each object takes some 230
+// bytes of memory meanwhile.
+func (r *repo) index(ctx context.Context, file, index *os.File, size int64) (plumbing.Hash, int, error) {
+	if size > largePack {
+		select {
+		case r.store.indexing <- struct{}{}:
+			defer func() { <-r.store.indexing }()
+		case <-ctx.Done():
+			return plumbing.ZeroHash, 0, ctx.Err()
+		}
+	}
+	return indexPack(ctx, file, index, r.object)
 }
 
 // add makes a pack (or none) and what is known about it part of the store.

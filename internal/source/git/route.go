@@ -33,6 +33,7 @@ type route struct {
 	http  *http.Transport
 	git   transport.Transport
 	proxy func(*url.URL) (*url.URL, error) // nil: none of the credential's own
+	plain *net.Dialer                      // for what is not HTTP
 }
 
 // newRoute reads what a credential says of the way. Errors: Invalid.
@@ -49,7 +50,7 @@ func newRoute(opts Options, secret source.Secret) (*route, error) {
 	base := &http.Transport{
 		Proxy:                  opts.Proxy,
 		OnProxyConnectResponse: checkConnect,
-		DialContext:            (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:            opts.dialer().DialContext,
 		TLSHandshakeTimeout:    15 * time.Second,
 		TLSClientConfig:        trust,
 		ResponseHeaderTimeout:  time.Minute,
@@ -65,7 +66,7 @@ func newRoute(opts Options, secret source.Secret) (*route, error) {
 	// and follows redirects of the first question only. It does not know of
 	// certificates, so that the guard looks after those.
 	client := &http.Client{Transport: guard{base, opts, certified, asked}}
-	return &route{http: base, git: githttp.NewClient(client), proxy: proxy}, nil
+	return &route{http: base, git: githttp.NewClient(client), proxy: proxy, plain: opts.dialer()}, nil
 }
 
 func (r *route) close() { r.http.CloseIdleConnections() }
@@ -94,7 +95,7 @@ func tlsConfig(secret source.Secret, asked *atomic.Bool) (config *tls.Config, ce
 }
 
 func clientPair(secret source.Secret) (*tls.Certificate, error) {
-	if len(secret.ClientCert) > maxPEM || len(secret.ClientKey) > maxPEM {
+	if len(secret.ClientCert) > maxPEM || len(secret.ClientKey) > maxKey {
 		return nil, fault.New(fault.Invalid, "the client certificate in the Secret is too large")
 	}
 	pair, err := tls.X509KeyPair(secret.ClientCert, secret.ClientKey)

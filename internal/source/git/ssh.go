@@ -122,6 +122,9 @@ func (r *remote) sshConfig(secret source.Secret, user, address string) (*ssh.Cli
 }
 
 func signerOf(secret source.Secret) (ssh.Signer, error) {
+	if err := checkKey(secret.SSHKey); err != nil {
+		return nil, err
+	}
 	signer, err := ssh.ParsePrivateKey(secret.SSHKey)
 	if _, encrypted := errors.AsType[*ssh.PassphraseMissingError](err); encrypted && secret.Password != "" {
 		signer, err = ssh.ParsePrivateKeyWithPassphrase(secret.SSHKey, []byte(secret.Password))
@@ -139,6 +142,9 @@ func signerOf(secret source.Secret) (ssh.Signer, error) {
 func (r *remote) hostKeys(lines []byte) (ssh.HostKeyCallback, error) {
 	if len(lines) > maxPEM {
 		return nil, fault.New(fault.Limit, "known_hosts is larger than %d bytes", maxPEM)
+	}
+	if err := checkPatterns(lines); err != nil {
+		return nil, err
 	}
 	file, err := os.CreateTemp(r.dir, "known_hosts-")
 	if err != nil {
@@ -230,7 +236,7 @@ func (c *sshConnection) start() (*packp.AdvRefs, error) {
 	c.session, c.in, c.out, c.asked = session, in, out, false
 	refs := packp.NewAdvRefs()
 	over := new(atomic.Bool)
-	err = refs.Decode(&bounded{io.NopCloser(out), c.opts.MaxRefs, over})
+	err = refs.Decode(&bounded{ReadCloser: io.NopCloser(out), left: c.opts.MaxRefs, over: over})
 	if over.Load() {
 		return nil, errOver() // the decoder has hidden it
 	}

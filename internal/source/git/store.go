@@ -40,6 +40,9 @@ import (
 type Options struct {
 	// AllowFile lets file URLs be fetched: they read the disk of this process.
 	AllowFile bool
+	// AllowLinkLocal lets Git servers and proxies be at link-local addresses, where
+	// clouds have the metadata of their machines.
+	AllowLinkLocal bool
 	// Timeout of one fetch; default 5 minutes.
 	Timeout time.Duration
 	// MaxPack is the largest pack that is accepted; default 1 GiB.
@@ -100,6 +103,7 @@ type Store struct {
 	repos      map[string]*repo
 	swept      time.Time
 	background sync.WaitGroup  // compactions and repairs under way
+	indexing   chan struct{}   // held while a large pack is indexed
 	open       context.Context //nolint:containedctx // ends what runs in the background
 	end        context.CancelFunc
 }
@@ -117,7 +121,7 @@ func New(dir string, opts Options) (*Store, error) {
 	}
 	opts = opts.withDefaults()
 	s := &Store{
-		dir: dir, opts: opts, remote: newRemote(dir, opts), repos: map[string]*repo{},
+		dir: dir, opts: opts, remote: newRemote(dir, opts), repos: map[string]*repo{}, indexing: make(chan struct{}, 1),
 		bases:    newLRU[baseKey, base](opts.CacheBytes),
 		listings: newLRU[listingKey, []tree.Entry](opts.CacheBytes),
 	}
@@ -216,7 +220,7 @@ func storeID(req source.Request) string {
 		h.Write(binary.AppendUvarint(nil, uint64(len(b))))
 		h.Write(b)
 	}
-	part([]byte(scheme + "://" + source.NormalizeURL(req.URL)))
+	part([]byte(scheme + "://" + exactly(req.URL)))
 	secret := req.Credential.Secret()
 	part(secret.CA)
 	part(secret.KnownHosts)
@@ -226,6 +230,19 @@ func storeID(req source.Request) string {
 		part([]byte(p.NoProxy))
 	}
 	return hex.EncodeToString(h.Sum(nil)[:storeIDSize])
+}
+
+// exactly returns a URL in one form for all that certainly mean the same: the host
+// in lower case, no slash at the end. [source.NormalizeURL] goes further, and would
+// have two ports of a host, or the homes of two users of ssh, share a store.
+func exactly(raw string) string {
+	raw = strings.TrimRight(raw, "/")
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" {
+		return raw
+	}
+	u.Host = strings.ToLower(u.Host)
+	return u.String()
 }
 
 const (

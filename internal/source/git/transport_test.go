@@ -69,8 +69,10 @@ func TestSSH(t *testing.T) {
 }
 
 func TestSSHRefusals(t *testing.T) {
-	server, repo, right := sshServer(t, "open sesame")
+	server, repo, right := sshServer(t, "")
 	push(t, repo, gitserver.Put("a", "1"))
+	encrypting, encrypted, locked := sshServer(t, "open sesame") // costs seconds to open, with the race detector
+	push(t, encrypted, gitserver.Put("a", "1"))
 	if _, err := server.Create("empty"); err != nil {
 		t.Fatal(err)
 	}
@@ -88,9 +90,10 @@ func TestSSHRefusals(t *testing.T) {
 		kind   fault.Kind
 		text   string
 	}{
-		{"an encrypted key and its passphrase", "", right, 0, ""},
-		{"no passphrase", "", with(func(s *source.Secret) { s.Password = "" }), fault.Invalid, "passphrase"},
-		{"a wrong passphrase", "", with(func(s *source.Secret) { s.Password = "guess-42" }), fault.Invalid, "cannot be read"},
+		{"a key", "", right, 0, ""},
+		{"an encrypted key and its passphrase", encrypting.SSHURL("fleet"), locked, 0, ""},
+		{"no passphrase", "", with(func(s *source.Secret) { s.SSHKey = locked.SSHKey }), fault.Invalid, "passphrase"},
+		{"a wrong passphrase", "", with(func(s *source.Secret) { s.SSHKey, s.Password = locked.SSHKey, "guess-42" }), fault.Invalid, "cannot be read"},
 		{"no key", "", with(func(s *source.Secret) { s.SSHKey = nil }), fault.Unauthorized, "the key identity"},
 		{"nonsense for a key", "", with(func(s *source.Secret) { s.SSHKey = []byte("guess-42") }), fault.Invalid, "cannot be read"},
 		{"another key", "", with(func(s *source.Secret) { s.SSHKey, s.Password = other.SSHKey, "" }), fault.Unauthorized, "refused the SSH key"},

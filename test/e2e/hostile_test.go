@@ -1,0 +1,313 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/holdfastcd/holdfast/test/gitserver"
+	"github.com/holdfastcd/holdfast/test/harness"
+)
+
+// tells is the condition that an object's status holds all of these texts.
+func tells(parts ...string) harness.Condition {
+	return func(o *unstr) bool {
+		if o == nil {
+			return false
+		}
+		text := fmt.Sprint(o.Object["status"])
+		for _, p := range parts {
+			if !strings.Contains(text, p) {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+// samePID fails the test unless the controller is the process that it was.
+func (w *world) samePID(t *testing.T) {
+	t.Helper()
+	before := w.main.cmd.Process.Pid
+	t.Cleanup(func() {
+		if !w.main.alive() || w.main.cmd.Process.Pid != before {
+			t.Errorf("the controller ended:\n%s", w.main.log)
+		}
+	})
+}
+
+// deep is an object that is nested three hundred levels deep.
+func deep() string {
+	return "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: deep\ndata:\n  x: " + strings.Repeat("{a: ", 300) + "1" + strings.Repeat("}", 300) + "\n"
+}
+
+// dense is an object that is small as text and large in memory.
+func dense(name string) string {
+	return "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: " + name + "\ndata:\n  x: [" + strings.Repeat("{},", 300_000) + "]\n"
+}
+
+// unfolding is a text in which a few bytes stand for gigabytes.
+func unfolding() string {
+	return "{a: &a " + strings.Repeat("x", 100_000) + ", b: [" + strings.Repeat("*a,", 30_000) + "]}"
+}
+
+// TestBadInputOfApplications is [TestBadInput] by way of Argo CD's resources, which
+// render, compare and report on another road.
+func TestBadInputOfApplications(t *testing.T) {
+	w := theWorld(t)
+	w.samePID(t)
+	good := configMap("settings", "good")
+	tests := map[string]struct {
+		reason string
+		files  []gitserver.Change
+		want   []string // parts of the status
+	}{
+		"unparseable": {
+			"a tab is not YAML",
+			[]gitserver.Change{gitserver.Put("app/config.yaml", good+"\tx: y\n")},
+			[]string{"app/config.yaml:7"},
+		},
+		"duplicate": {
+			"the same object twice",
+			[]gitserver.Change{gitserver.Put("app/other.yaml", good)},
+			[]string{"app/other.yaml", "settings"},
+		},
+		"unknown kind": {
+			"a kind that nobody serves",
+			[]gitserver.Change{gitserver.Put("app/x.yaml", "apiVersion: nobody.example.org/v1\nkind: Nothing\nmetadata:\n  name: x\n")},
+			[]string{"nobody.example.org/v1", "Nothing", "app/x.yaml"},
+		},
+		"missing path": {
+			"the directory is gone",
+			[]gitserver.Change{gitserver.Delete("app/config.yaml"), gitserver.Put("README.md", "x")},
+			[]string{"ComparisonError", "app"},
+		},
+		"huge manifest": {
+			"ten mebibytes and more in one file",
+			[]gitserver.Change{gitserver.Put("app/huge.yaml", configMap("huge", strings.Repeat("x", 10<<20)))},
+			[]string{"app/huge.yaml"},
+		},
+		"symlink out": {
+			"a link must not leave the tree",
+			[]gitserver.Change{gitserver.Link("app/passwd.yaml", "/etc/passwd")},
+			[]string{"app/passwd.yaml"},
+		},
+		"symlink up": {
+			"neither by steps",
+			[]gitserver.Change{gitserver.Link("app/up.yaml", "../../../../etc/passwd")},
+			[]string{"app/up.yaml"},
+		},
+		"deep": {
+			"three hundred levels",
+			[]gitserver.Change{gitserver.Put("app/deep.yaml", deep())},
+			[]string{"app/deep.yaml"},
+		},
+		"alias bomb": {
+			"a few lines that unfold to billions",
+			[]gitserver.Change{gitserver.Put("app/bomb.yaml", bomb())},
+			[]string{"app/bomb.yaml"},
+		},
+		"override": {
+			"this file is read by the controller itself",
+			[]gitserver.Change{gitserver.Put("app/.argocd-source.yaml", "helm: "+unfolding()+"\n")},
+			[]string{"app/.argocd-source.yaml", "aliases"},
+		},
+		"dense": {
+			"what is rendered is held by the controller itself",
+			[]gitserver.Change{gitserver.Put("app/a.yaml", dense("a")), gitserver.Put("app/b.yaml", dense("b")), gitserver.Put("app/c.yaml", dense("c")), gitserver.Put("app/d.yaml", dense("d"))},
+			[]string{"more than 1000000 values", "app/"},
+		},
+		"value files": {
+			"a chart must not read what is beside the repository",
+			[]gitserver.Change{
+				gitserver.Put("app/Chart.yaml", "apiVersion: v2\nname: app\nversion: 1.0.0\n"),
+				gitserver.Put("app/.argocd-source.yaml", "helm: {valueFiles: [../../../../etc/passwd]}\n"),
+			},
+			[]string{"etc/passwd"},
+		},
+		"imports": {
+			"nor may a program",
+			[]gitserver.Change{gitserver.Put("app/x.jsonnet", "{x: importstr '../../../../../etc/passwd'}\n")},
+			[]string{"app/x.jsonnet"},
+		},
+		"dependencies": {
+			"nor a chart's dependency",
+			[]gitserver.Change{
+				gitserver.Put("app/Chart.yaml", "apiVersion: v2\nname: app\nversion: 1.0.0\ndependencies: [{name: x, version: 1.0.0, repository: 'file://../../../../etc'}]\n"),
+			},
+			[]string{"app/Chart.yaml"},
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			ns := w.tenant(t)
+			repo := w.repository(t, map[string]string{"app/config.yaml": good, "next/config.yaml": configMap("neighbour", "one")})
+			head, err := repo.Head()
+			must(t, err)
+			w.project(t, ns, repo.URL())
+			w.apply(t, application(ns, ns, repo.URL(), "app", ns, automated))
+			w.apply(t, application(ns+"-next", ns, repo.URL(), "next", ns, automated))
+			w.cluster.Await(t, applications, argocd, ns, "to be synced", syncedAt(head))
+			bad := commit(t, repo, append(tc.files, gitserver.Put("next/config.yaml", configMap("neighbour", "two")))...)
+			w.main.push(t, repo)
+			w.cluster.Await(t, applications, argocd, ns, "to say why it refuses: "+tc.reason, tells(tc.want...))
+			w.cluster.Await(t, harness.ConfigMaps, ns, "settings", "to be in its last good state", has("data.value", "good"))
+			w.cluster.Await(t, applications, argocd, ns+"-next", "to go on", syncedAt(bad))
+			w.cluster.Await(t, harness.ConfigMaps, ns, "neighbour", "to go on", has("data.value", "two"))
+		})
+	}
+}
+
+// TestBadSourceOfApplications: what is wrong with a source is said on the
+// Application, and what it delivered stays.
+func TestBadSourceOfApplications(t *testing.T) {
+	w := theWorld(t)
+	w.samePID(t)
+	repo := w.repository(t, map[string]string{"app/config.yaml": configMap("settings", "one")})
+	head, err := repo.Head()
+	must(t, err)
+	untrusted := otherServer(t, gitserver.Options{TLS: true})
+	locked := otherServer(t, gitserver.Options{Username: "robot", Password: "swordfish"})
+	tests := map[string]struct {
+		reason, source string // laid over the source
+		want           []string
+	}{
+		"no such ref":       {"the branch does not exist", `{"targetRevision":"nowhere"}`, []string{"nowhere"}},
+		"unreachable":       {"nobody listens", `{"repoURL":"http://127.0.0.1:1/x.git"}`, []string{"127.0.0.1:1"}},
+		"untrusted":         {"nobody knows the CA", fmt.Sprintf(`{"repoURL":%q}`, untrusted), []string{"not trusted"}},
+		"wrong credentials": {"the password is told to be wrong, and not shown", fmt.Sprintf(`{"repoURL":%q}`, locked), []string{"refused the credentials"}},
+		"not found":         {"no such repository", fmt.Sprintf(`{"repoURL":%q}`, w.git.URL("nothing")), []string{"no such repository"}},
+		"metacharacter":     {"a URL is never a command", `{"repoURL":"http://git.example/$(id).git;rm"}`, []string{"URL", "characters"}},
+		"file":              {"the controller's disk is nobody's repository", `{"repoURL":"file:///etc"}`, []string{"file URLs"}},
+		"metadata":          {"neither is the cloud's", `{"repoURL":"http://169.254.169.254/latest"}`, []string{"link-local"}},
+		"out of the team":   {"a path must not lead to what the project does not permit", `{"repoURL":"http://git.example/team/../other"}`, []string{". or .."}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			ns := w.tenant(t)
+			w.project(t, ns, "*")
+			w.apply(t, `
+apiVersion: v1
+kind: Secret
+metadata: {name: wrong, namespace: argocd, labels: {argocd.argoproj.io/secret-type: repository}}
+stringData: {type: git, url: "`+locked+`", username: robot, password: wrong-horse}
+`)
+			w.apply(t, application(ns, ns, repo.URL(), "app", ns, automated))
+			w.cluster.Await(t, applications, argocd, ns, "to be synced", syncedAt(head))
+			w.patch(t, applications, argocd, ns, `{"spec":{"source":`+tc.source+`}}`)
+			o := w.cluster.Await(t, applications, argocd, ns, "to say: "+tc.reason, tells(tc.want...))
+			w.cluster.Await(t, harness.ConfigMaps, ns, "settings", "to be left alone", has("data.value", "one"))
+			if strings.Contains(fmt.Sprint(o.Object["status"])+w.main.log.String(), "wrong-horse") {
+				t.Error("the password is shown")
+			}
+		})
+	}
+}
+
+// otherServer returns the URL of a repository on a server of its own.
+func otherServer(t *testing.T, o gitserver.Options) string {
+	t.Helper()
+	s, err := gitserver.Start(t.TempDir(), o)
+	must(t, err)
+	t.Cleanup(func() { _ = s.Close() })
+	repo, err := s.Create("x")
+	must(t, err)
+	commit(t, repo, gitserver.Put("app/config.yaml", configMap("settings", "two")))
+	return repo.URL()
+}
+
+// TestHostileKustomizations sends what makes the controller itself compute, hold or
+// reach something, by way of Flux's resources.
+func TestHostileKustomizations(t *testing.T) {
+	w := theWorld(t)
+	w.samePID(t)
+	tests := map[string]struct {
+		reason string
+		files  []gitserver.Change
+		spec   string // laid over the Kustomization's
+		want   []string
+	}{
+		"substituted aliases": {
+			"a variable becomes YAML, which may unfold",
+			[]gitserver.Change{gitserver.Put("app/x.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: x\ndata:\n  x: ${v}\n")},
+			fmt.Sprintf(`{"postBuild":{"substitute":{"v":%q}}}`, unfolding()),
+			[]string{"app/x.yaml", "aliases"},
+		},
+		"substituted parts": {
+			"or be large in memory",
+			[]gitserver.Change{gitserver.Put("app/x.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: x\ndata:\n  x: ${v}\n")},
+			fmt.Sprintf(`{"postBuild":{"substitute":{"v":%q}}}`, "["+strings.Repeat("{},", 150_000)+"]"),
+			[]string{"app/x.yaml", "parts"},
+		},
+		"helm repeat": {
+			"a chart of a kustomization is a program like any other",
+			[]gitserver.Change{
+				gitserver.Put("app/kustomization.yaml", "resources: [config.yaml]\nhelmGlobals: {chartHome: charts}\nhelmCharts: [{name: big, releaseName: big}]\n"),
+				gitserver.Put("app/charts/big/Chart.yaml", "apiVersion: v2\nname: big\nversion: 1.0.0\n"),
+				gitserver.Put("app/charts/big/templates/x.yaml", "x: {{ repeat 2000000000 \"x\" }}\n"),
+			},
+			"",
+			[]string{"app/charts/big"},
+		},
+		"components": {
+			"a component is a path in the repository",
+			[]gitserver.Change{gitserver.Put("README.md", "x")},
+			`{"components":["../../../etc"]}`,
+			[]string{"etc"},
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			ns := w.tenant(t)
+			repo := w.repository(t, map[string]string{"app/config.yaml": configMap("settings", "good"), "next/config.yaml": configMap("neighbour", "one")})
+			head, err := repo.Head()
+			must(t, err)
+			w.flux(t, ns, repo.URL(), "./app")
+			w.apply(t, neighbour(ns))
+			w.cluster.Await(t, kustomizations, ns, "app", "to be applied", appliedAt(head))
+			bad := commit(t, repo, append(tc.files, gitserver.Put("next/config.yaml", configMap("neighbour", "two")))...)
+			if tc.spec != "" {
+				w.patch(t, kustomizations, ns, "app", `{"spec":`+tc.spec+`}`)
+			}
+			w.main.push(t, repo)
+			w.cluster.Await(t, kustomizations, ns, "app", "to say why it refuses: "+tc.reason, says("Ready", append(tc.want, "False ")...))
+			w.cluster.Await(t, harness.ConfigMaps, ns, "settings", "to be in its last good state", has("data.value", "good"))
+			w.cluster.Await(t, kustomizations, ns, "next", "to go on", appliedAt(bad))
+			w.cluster.Await(t, harness.ConfigMaps, ns, "neighbour", "to go on", has("data.value", "two"))
+		})
+	}
+}
+
+// TestHostileSources is the part of [TestBadSource] that concerns what a URL and a
+// Secret may reach and cost.
+func TestHostileSources(t *testing.T) {
+	w := theWorld(t)
+	w.samePID(t)
+	repo := w.repository(t, map[string]string{"app/config.yaml": configMap("settings", "one")})
+	key, _, err := gitserver.NewSSHKey("")
+	must(t, err)
+	tests := map[string]struct {
+		reason, spec string
+		want         []string
+	}{
+		"metadata": {"the cloud's own addresses are nobody's repository", "{url: 'http://169.254.169.254/latest', interval: 10m, ref: {branch: main}}", []string{"link-local"}},
+		"stars":    {"patterns of host keys that take for ever to match", "{url: 'ssh://git@" + strings.Repeat("a", 60) + ".example/x', interval: 10m, ref: {branch: main}, secretRef: {name: ssh}}", []string{"known_hosts", "stars"}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			ns := w.tenant(t)
+			w.apply(t, "apiVersion: v1\nkind: Secret\nmetadata: {name: ssh, namespace: "+ns+"}\nstringData:\n  identity: "+fmt.Sprintf("%q", key)+
+				"\n  known_hosts: \""+strings.Repeat("*a", 30)+"b ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBSW3wqOKmEbn2Pf9wIWZbhPOqpxNRUfYMzpr1OTzvCu\"\n")
+			w.flux(t, ns, repo.URL(), "./app")
+			w.cluster.Await(t, harness.ConfigMaps, ns, "settings", "to be delivered", has("data.value", "one"))
+			must(t, w.cluster.Dynamic().Resource(gitRepositories).Namespace(ns).Delete(t.Context(), "app", metav1.DeleteOptions{}))
+			w.cluster.Await(t, gitRepositories, ns, "app", "to be gone", harness.Gone)
+			w.apply(t, "apiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {name: app, namespace: "+ns+"}\nspec: "+tc.spec)
+			w.cluster.Await(t, gitRepositories, ns, "app", "to say: "+tc.reason, says("Ready", append(tc.want, "False ")...))
+			w.cluster.Await(t, kustomizations, ns, "app", "to say that its source has nothing", says("Ready", "False"))
+			w.cluster.Await(t, harness.ConfigMaps, ns, "settings", "to be left alone", has("data.value", "one"))
+		})
+	}
+}
