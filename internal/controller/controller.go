@@ -63,6 +63,7 @@ type process struct {
 
 	store    *store.Store
 	workers  *worker.Pool
+	patient  *worker.Pool // for what takes long
 	git      *git.Store
 	hub      *source.Hub
 	cluster  *cluster.Cluster
@@ -103,7 +104,8 @@ func (p *process) openData() (err error) {
 	if p.store, err = store.Open(p.DataDir); err != nil {
 		return err
 	}
-	p.workers = worker.NewPool(worker.Options{Size: p.Workers, MemoryLimit: p.WorkerMemoryBytes})
+	p.workers = worker.NewPool(worker.Options{Size: p.Workers, MemoryLimit: p.WorkerMemoryBytes, Deadline: quickRender})
+	p.patient = worker.NewPool(worker.Options{Size: 1, MemoryLimit: p.WorkerMemoryBytes, Deadline: longRender})
 	p.git, err = git.New(p.store.Git(), git.Options{
 		AllowFile: p.AllowFileURLs, AllowLinkLocal: p.AllowLinkLocal, Proxy: http.ProxyFromEnvironment,
 	})
@@ -131,8 +133,9 @@ func (p *process) manage() (err error) {
 	if p.events, p.endEvents, err = newEvents(p.Config, p.manager.GetScheme()); err != nil {
 		return err
 	}
-	p.renders = &renderings{Renderer: render.New(p.workers)}
-	cache := render.NewCache(p.renders, renderCacheBytes)
+	p.renders = &renderings{}
+	fair := render.NewFair(p.renders.of(render.New(p.workers)), p.renders.of(render.New(p.patient)))
+	cache := render.NewFairCache(fair, renderCacheBytes)
 	engine := delivery.New(delivery.Options{
 		Renderer: func(id delivery.ID) render.Renderer { return cache.In(id.String()) },
 		Cluster:  p.cluster,
@@ -238,6 +241,7 @@ func (p *process) close() {
 	}
 	if p.workers != nil {
 		p.workers.Close()
+		p.patient.Close()
 	}
 	if p.git != nil {
 		if err := p.git.Close(); err != nil {

@@ -112,6 +112,13 @@ func webhookSecrets(reader client.Reader, namespace string) func(context.Context
 	}
 }
 
+// quickRender is how long a rendering may hold up others. What takes longer is
+// rendered apart, one at a time, within longRender.
+const (
+	quickRender = 3 * time.Second
+	longRender  = 20 * time.Second
+)
+
 // renderCacheBytes is how much compressed output of renderings is kept at hand.
 const renderCacheBytes = 16 << 20
 
@@ -150,19 +157,24 @@ func (r requests) Collect(ch chan<- prometheus.Metric) {
 }
 
 // renderings counts what is rendered, and not taken from the cache.
-type renderings struct {
+type renderings struct{ n atomic.Int64 }
+
+// of counts what r renders.
+func (r *renderings) of(inner render.Renderer) render.Renderer { return &counted{inner, r} }
+
+type counted struct {
 	render.Renderer
 
-	n atomic.Int64
+	by *renderings
 }
 
 var renderingsTotal = prometheus.NewDesc("holdfast_renderings_total",
 	"Renderings of deliveries that no cache answered.", nil, nil)
 
 // Render implements render.Renderer.
-func (r *renderings) Render(ctx context.Context, req render.Request, t tree.Tree) (render.Result, error) {
-	r.n.Add(1)
-	return r.Renderer.Render(ctx, req, t)
+func (c *counted) Render(ctx context.Context, req render.Request, t tree.Tree) (render.Result, error) {
+	c.by.n.Add(1)
+	return c.Renderer.Render(ctx, req, t)
 }
 
 // Describe implements prometheus.Collector.

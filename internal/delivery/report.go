@@ -1,9 +1,11 @@
 package delivery
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/holdfastcd/holdfast/internal/apply"
 	"github.com/holdfastcd/holdfast/internal/cluster"
@@ -11,6 +13,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/health"
 	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/plan"
+	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/schema"
 )
 
@@ -25,8 +28,14 @@ func (e *Engine) refused(spec Spec, err error) Report {
 		})
 	}
 	report.Health = worst(report.Objects)
+	if errors.Is(err, render.ErrTurn) {
+		report.RetryAfter = retryTurn
+	}
 	return report
 }
+
+// retryTurn is when a rendering that had to wait for its turn is tried again.
+const retryTurn = 5 * time.Second
 
 // report tells what came of an executed plan.
 func (e *Engine) report(spec Spec, st *state, p plan.Plan, res apply.Result) Report {

@@ -16,6 +16,9 @@ import (
 	"github.com/holdfastcd/holdfast/internal/plan"
 )
 
+// StillFetching is when to ask again for a source that takes long to fetch.
+const StillFetching = 2 * time.Second
+
 // AtOnce is the time after which a pass is due that asks for another without an event.
 const AtOnce = time.Millisecond
 

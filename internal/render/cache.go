@@ -23,7 +23,7 @@ import (
 //
 // It is safe for concurrent use if its inner renderer is.
 type Cache struct {
-	inner Renderer
+	inner func(scope string) Renderer
 	limit int64 // of each kind
 
 	mu      sync.Mutex
@@ -51,6 +51,13 @@ type cached struct {
 // NewCache returns an empty cache before inner that keeps at most maxBytes of
 // compressed output, and as much again of knowledge.
 func NewCache(inner Renderer, maxBytes int64) *Cache {
+	return newCache(func(string) Renderer { return inner }, maxBytes)
+}
+
+// NewFairCache is [NewCache] before a renderer that tells scopes apart.
+func NewFairCache(inner *Fair, maxBytes int64) *Cache { return newCache(inner.In, maxBytes) }
+
+func newCache(inner func(scope string) Renderer, maxBytes int64) *Cache {
 	return &Cache{inner: inner, limit: maxBytes, entries: map[string]*list.Element{}, recent: list.New()}
 }
 
@@ -78,7 +85,7 @@ func (s *Scoped) Render(ctx context.Context, req Request, t tree.Tree) (Result, 
 			return result, nil
 		}
 	}
-	result, err := s.cache.inner.Render(ctx, req, t)
+	result, err := s.cache.inner(s.scope).Render(ctx, req, t)
 	if err != nil {
 		return Result{}, err
 	}

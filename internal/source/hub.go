@@ -15,6 +15,7 @@ const (
 	maxBackOff   = 15 * time.Second
 	idleAfter    = 2 * time.Hour
 	maxKeys      = 10_000
+	patience     = 5 * time.Second // with a fetch, from its beginning
 )
 
 // Hub fetches each revision once for all who ask for it. It is safe for
@@ -44,6 +45,7 @@ type answer struct {
 
 // call is a fetch under way; revision and err are written before done closes.
 type call struct {
+	began    time.Time
 	done     chan struct{}
 	outdated bool // a refresh was asked after it began; guarded by the hub's lock
 	revision Revision
@@ -59,21 +61,40 @@ func NewHub(f Fetcher, now func() time.Time) *Hub {
 // than maxAge ago, no refresh was asked since and it is not damaged, else what one fetch, shared
 // by all who wait, brings. ctx ends the waiting, not the fetch. Errors are the
 // fetcher's; an error is given again, without a fetch, for a short time that
-// grows with each failure. A request that ctx ends returns Unreachable.
+// grows with each failure. A request that ctx ends returns Unreachable; one whose
+// fetch takes long returns Waiting, and the answer is there for a later one.
 func (h *Hub) Get(ctx context.Context, req Request, maxAge time.Duration) (Revision, error) {
 	for {
 		c, revision, err := h.look(ctx, req, maxAge)
 		if c == nil {
 			return revision, err
 		}
-		select {
-		case <-c.done:
-		case <-ctx.Done():
-			return Revision{}, fault.New(fault.Unreachable, "the source was not fetched in time").Because(ctx.Err())
+		if err := h.wait(ctx, c); err != nil {
+			return Revision{}, err
 		}
 		if !h.isOutdated(c) {
 			return c.revision, c.err
 		}
+	}
+}
+
+// wait waits for the end of a call, but not for long: a server that answers slowly
+// must not hold whoever asks, and others have questions, too.
+func (h *Hub) wait(ctx context.Context, c *call) error {
+	select {
+	case <-c.done:
+		return nil
+	default:
+	}
+	timer := time.NewTimer(patience - h.now().Sub(c.began))
+	defer timer.Stop()
+	select {
+	case <-c.done:
+		return nil
+	case <-ctx.Done():
+		return fault.New(fault.Unreachable, "the source was not fetched in time").Because(ctx.Err())
+	case <-timer.C:
+		return fault.New(fault.Waiting, "the source is still being fetched")
 	}
 }
 
@@ -129,7 +150,7 @@ func (h *Hub) look(ctx context.Context, req Request, maxAge time.Duration) (*cal
 	if a.err == nil && !a.stale && !a.began.IsZero() && now.Sub(a.began) <= maxAge && !damaged(a.revision) {
 		return nil, a.revision, nil
 	}
-	a.running = &call{done: make(chan struct{})}
+	a.running = &call{began: now, done: make(chan struct{})}
 	a.stale, a.began = false, now
 	// The fetch outlives the caller that happened to be first.
 	go h.run(context.WithoutCancel(ctx), req, a, a.running)

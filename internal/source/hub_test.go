@@ -228,3 +228,28 @@ func TestHubIsBounded(t *testing.T) {
 type fetcherFunc func(Request) (Revision, error)
 
 func (f fetcherFunc) Fetch(_ context.Context, req Request) (Revision, error) { return f(req) }
+
+// A fetch that takes long is told to those who ask, and goes on without them.
+func TestHubDoesNotWaitForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := fetcherFunc(func(Request) (Revision, error) {
+			time.Sleep(time.Minute) // of the bubble's clock
+			return Revision{Commit: "c"}, nil
+		})
+		h := NewHub(slow, time.Now)
+		req := Request{URL: "https://h/x"}
+		start := time.Now()
+		_, err := h.Get(t.Context(), req, 0)
+		if fault.KindOf(err) != fault.Waiting || time.Since(start) != patience {
+			t.Fatalf("after %s: %v", time.Since(start), err)
+		}
+		again := time.Now()
+		if _, err := h.Get(t.Context(), req, 0); fault.KindOf(err) != fault.Waiting || time.Since(again) != 0 {
+			t.Errorf("the second question took %s: %v", time.Since(again), err)
+		}
+		time.Sleep(time.Minute) // of the bubble's clock
+		if r, err := h.Get(t.Context(), req, time.Hour); err != nil || r.Commit != "c" {
+			t.Errorf("when it is there: %v, %v", r, err)
+		}
+	})
+}

@@ -69,8 +69,9 @@ func NewPool(o Options) *Pool {
 	return &Pool{options: o, slots: make(chan struct{}, o.Size)}
 }
 
-// errDeadline is the cause of a context that ended a job.
-var errDeadline = errors.New("deadline")
+// ErrDeadline is the cause of the error of a job that took longer than the pool's
+// deadline.
+var ErrDeadline = errors.New("deadline")
 
 // Do runs a job of this kind in a worker and returns the handler's result. The
 // kind should read as the subject of a sentence ("rendering"): messages say
@@ -111,7 +112,7 @@ func (p *Pool) release() { <-p.slots }
 
 // run does the job and puts the worker back, or ends it.
 func (p *Pool) run(parent context.Context, w *process, kind string, payload []byte, files Files) ([]byte, error) {
-	ctx, cancel := context.WithTimeoutCause(parent, p.options.Deadline, errDeadline)
+	ctx, cancel := context.WithTimeoutCause(parent, p.options.Deadline, ErrDeadline)
 	defer cancel()
 	w.stderr.Reset()
 	stop := context.AfterFunc(ctx, w.kill)
@@ -126,8 +127,8 @@ func (p *Pool) run(parent context.Context, w *process, kind string, payload []by
 	switch {
 	case err == nil || errors.As(err, &own): // it was done just in time
 		return body, err
-	case killed && errors.Is(context.Cause(ctx), errDeadline):
-		return nil, fault.New(fault.Limit, "%s took longer than %s", kind, p.options.Deadline)
+	case killed && errors.Is(context.Cause(ctx), ErrDeadline):
+		return nil, fault.New(fault.Limit, "%s took longer than %s", kind, p.options.Deadline).Because(ErrDeadline)
 	case killed:
 		return nil, cancelled(parent, kind)
 	}

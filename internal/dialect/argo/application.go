@@ -85,6 +85,9 @@ func (a *Argo) pass(ctx context.Context, app *api.Application, bad error, m *mem
 	if f.ended != nil {
 		return f, 0
 	}
+	if fault.KindOf(err) == fault.Waiting {
+		return f, dialect.StillFetching
+	}
 	if err != nil {
 		if o != nil {
 			f.attempt = next(app, o, "", false, f.at)

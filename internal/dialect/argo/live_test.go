@@ -43,6 +43,8 @@ import (
 
 func TestMain(m *testing.M) {
 	worker.RunIfWorker(render.Handlers())
+	// What the libraries log is not of interest; once, because they read it all the time.
+	klog.SetLogger(logr.Discard())
 	harness.Main(m)
 }
 
@@ -121,7 +123,6 @@ func newRig(t *testing.T, change ...func(*dialect.Env)) *rig {
 	if testing.Short() {
 		t.Skip("needs a cluster")
 	}
-	klog.SetLogger(logr.Discard()) // what the libraries log is not of interest
 	c := harness.Shared(t)
 	r := &rig{cluster: c, remote: &remote{files: map[string]string{}, before: map[string]map[string][]byte{}}}
 	definitions, err := deploy.CRDs()

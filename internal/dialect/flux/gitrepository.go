@@ -93,6 +93,9 @@ func (c *repositories) reconcile(ctx context.Context, name types.NamespacedName)
 		c.env.Hub.Refresh(request.URL)
 	}
 	revision, err := c.fetch(ctx, request, repo)
+	if fault.KindOf(err) == fault.Waiting {
+		return dialect.StillFetching, nil
+	}
 	if err != nil {
 		return c.fail(ctx, v, &gitProblem{err: fault.From(err)})
 	}
