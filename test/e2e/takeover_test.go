@@ -159,8 +159,6 @@ func TestArgoWaves(t *testing.T) {
 		"app/web.yaml":    slow,
 		"app/second.yaml": wave("2", configMap("second", "x")),
 	})
-	head, err := repo.Head()
-	must(t, err)
 	w.project(t, ns, repo.URL())
 	w.apply(t, application(ns, ns, repo.URL(), "app", ns, automated))
 	w.cluster.Await(t, harness.Deployments, ns, "web", "to exist", harness.Exists)
@@ -173,7 +171,6 @@ func TestArgoWaves(t *testing.T) {
 	w.main.push(t, repo)
 	w.cluster.Await(t, harness.ConfigMaps, ns, "second", "to follow", harness.Exists)
 	w.cluster.Await(t, applications, argocd, ns, "to be synced", syncedAt(healthy))
-	_ = head
 }
 
 // TestEndlessPrograms: a program in a repository that never ends, or that wants
