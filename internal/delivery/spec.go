@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/holdfastcd/holdfast/internal/audit"
 	"github.com/holdfastcd/holdfast/internal/cluster"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/health"
@@ -20,6 +21,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/substitute"
+	"github.com/holdfastcd/holdfast/internal/trust"
 )
 
 // ID names a delivery: the custom resource that asks for it.
@@ -68,6 +70,13 @@ type Spec struct {
 	// Observe makes a pass that writes nothing: its report says what would
 	// change, see [Report.Observed].
 	Observe bool
+	// UID of the custom resource, for the audit log.
+	UID string
+	// Trust is what must be proven of the revision and of its images.
+	Trust trust.Demands
+	// By is who asked for this pass, for the audit log; empty: nobody in
+	// particular, it follows its source.
+	By []audit.Person
 }
 
 // Entry is one object in an inventory, as a status stores it.

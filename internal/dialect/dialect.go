@@ -20,6 +20,7 @@ import (
 
 	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/source"
+	"github.com/holdfastcd/holdfast/internal/trust"
 )
 
 // Env is what the controllers of every dialect are made from.
@@ -53,6 +54,9 @@ type Env struct {
 	// Observed is told the report of every pass over a resource that is only
 	// observed, and an empty one of a resource that is not any more; nil: nobody is.
 	Observed func(delivery.ID, delivery.Report)
+	// Trust returns what a delivery must prove; nil: nothing is demanded of any.
+	// An error refuses the delivery: the policies are not known.
+	Trust func(trust.Subject) (trust.Demands, error)
 	// Peers notices other controllers at work on what is Holdfast's; nil: none is.
 	Peers *Peers
 }

@@ -116,6 +116,10 @@ type Revision struct {
 	Tag    string // without refs/tags/
 	Name   string // the full name of a ref, as it was asked for
 	Tree   tree.Tree
+	// History reads the commits behind; nil where the source has none.
+	History History
+	// URL is the repository's, normalised and without credentials.
+	URL string
 
 	Author  string    // of the commit: name and address
 	Date    time.Time // of the commit: when it was made
