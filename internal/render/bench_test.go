@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/tree/treetest"
 	"github.com/holdfastcd/holdfast/internal/worker"
 )
 
@@ -79,7 +80,7 @@ func five() tree.Tree {
 	files["base/kustomization.yaml"] = []byte(base + "namespace: shop\nimages: [{name: nginx, newTag: '2'}]\n")
 	files["patched/kustomization.yaml"] = []byte("resources: [../base]\npatches: [{path: p.yaml}]\n")
 	files["patched/p.yaml"] = []byte("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {replicas: 5}\n")
-	return tree.FromFiles(files)
+	return treetest.FromFiles(files)
 }
 
 func BenchmarkRender(b *testing.B) {
@@ -128,7 +129,7 @@ func BenchmarkInside(b *testing.B) {
 
 func BenchmarkCached(b *testing.B) {
 	source := five()
-	s := NewCache(newRenderer(b, worker.Options{}), 1<<20).In("")
+	s := NewCache(always(newRenderer(b, worker.Options{})), 1<<20).In("")
 	req := Request{Path: "base"}
 	if _, err := s.Render(b.Context(), req, source); err != nil {
 		b.Fatal(err)

@@ -48,16 +48,10 @@ type cached struct {
 	body    []byte
 }
 
-// NewCache returns an empty cache before inner that keeps at most maxBytes of
-// compressed output, and as much again of knowledge.
-func NewCache(inner Renderer, maxBytes int64) *Cache {
-	return newCache(func(string) Renderer { return inner }, maxBytes)
-}
-
-// NewFairCache is [NewCache] before a renderer that tells scopes apart.
-func NewFairCache(inner *Fair, maxBytes int64) *Cache { return newCache(inner.In, maxBytes) }
-
-func newCache(inner func(scope string) Renderer, maxBytes int64) *Cache {
+// NewCache returns an empty cache before the renderer of each scope, as [Fair.In]
+// gives it, that keeps at most maxBytes of compressed output, and as much again of
+// knowledge.
+func NewCache(inner func(scope string) Renderer, maxBytes int64) *Cache {
 	return &Cache{inner: inner, limit: maxBytes, entries: map[string]*list.Element{}, recent: list.New()}
 }
 

@@ -15,6 +15,9 @@ type renders func() error
 
 func (r renders) Render(context.Context, Request, tree.Tree) (Result, error) { return Result{}, r() }
 
+// always is one renderer for all scopes.
+func always(r Renderer) func(string) Renderer { return func(string) Renderer { return r } }
+
 // TestFair: what takes long moves aside, one at a time, and comes back when it ends well.
 func TestFair(t *testing.T) {
 	late := fault.New(fault.Limit, "took longer").Because(worker.ErrDeadline)

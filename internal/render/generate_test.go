@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/tree/treetest"
 	"github.com/holdfastcd/holdfast/internal/worker"
 )
 
@@ -116,7 +117,7 @@ func TestListedAsBuilt(t *testing.T) {
 		}
 		for i, namespace := range []string{"", "team"} {
 			req := Request{Path: "d", Namespace: namespace}
-			fast, taken, slow, err := bothWays(t, req, tree.FromFiles(source))
+			fast, taken, slow, err := bothWays(t, req, treetest.FromFiles(source))
 			if want := tt.fast[i] == 'y'; taken != want {
 				t.Errorf("%s, namespace %q: without kustomize is %v", tt.reason, namespace, taken)
 			}
@@ -156,12 +157,12 @@ func TestListedLimits(t *testing.T) {
 	for _, tt := range tests {
 		for _, namespace := range []string{"", "team"} {
 			req := Request{Path: "a", Tool: KustomizeOrGenerate, Namespace: namespace}
-			_, err := r.Render(t.Context(), req, tree.FromFiles(map[string][]byte{"a/x.yaml": []byte(tt.content)}))
+			_, err := r.Render(t.Context(), req, treetest.FromFiles(map[string][]byte{"a/x.yaml": []byte(tt.content)}))
 			f, ok := errors.AsType[*fault.Error](err)
 			if !ok || f.Kind != fault.Limit && tt.msg != "" || f.File != "a/x.yaml" || !strings.Contains(f.Msg, tt.msg) {
 				t.Errorf("%s: %.300v", tt.reason, err)
 			}
-			if _, err := r.Render(t.Context(), req, tree.FromFiles(map[string][]byte{"a/x.yaml": []byte(configMap("x"))})); err != nil {
+			if _, err := r.Render(t.Context(), req, treetest.FromFiles(map[string][]byte{"a/x.yaml": []byte(configMap("x"))})); err != nil {
 				t.Errorf("after %s: %v", tt.reason, err)
 			}
 		}
@@ -182,7 +183,7 @@ func FuzzListedAsBuilt(f *testing.F) {
 		if len(content) > 2000 || !isName(namespace) {
 			t.Skip()
 		}
-		fast, taken, slow, err := bothWays(t, Request{Namespace: namespace}, tree.FromFiles(map[string][]byte{"a.yaml": content}))
+		fast, taken, slow, err := bothWays(t, Request{Namespace: namespace}, treetest.FromFiles(map[string][]byte{"a.yaml": content}))
 		if !taken {
 			return
 		}

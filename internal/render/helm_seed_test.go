@@ -292,7 +292,7 @@ func TestHelmAsked(t *testing.T) {
 // one that is looked for does.
 func TestHelmCache(t *testing.T) {
 	counter := newRenderer(t, worker.Options{})
-	cache := NewCache(counter, 1<<20).In("x")
+	cache := NewCache(always(counter), 1<<20).In("x")
 	source := files(t, "c/Chart.yaml", "{apiVersion: v2, name: c, version: 1.0.0}",
 		"c/templates/a.yaml", configMap("a")+`data: {has: {{ .Capabilities.APIVersions.Has "x/v1" | quote }}, r: {{ randAlpha 3 }}}`)
 	steps := []struct {
@@ -325,7 +325,7 @@ func TestHelmCache(t *testing.T) {
 
 // TestHelmCacheHoldsAll: every field of the request is in the key.
 func TestHelmCacheHoldsAll(t *testing.T) {
-	s := NewCache(nil, 1).In("x")
+	s := NewCache(always(nil), 1).In("x")
 	text, err := s.key(seededRequest())
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/tree/treetest"
 	"github.com/holdfastcd/holdfast/internal/worker"
 )
 
@@ -58,7 +59,7 @@ func TestJsonnetLimits(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.reason, func(t *testing.T) {
-			bad := tree.FromFiles(map[string][]byte{
+			bad := treetest.FromFiles(map[string][]byte{
 				"a/bad.jsonnet": []byte(tt.program), "a/large.bin": make([]byte, 8<<20), "a/huge.bin": make([]byte, 10<<20),
 			})
 			_, err := r.Render(t.Context(), Request{Path: "a"}, bad)
@@ -87,7 +88,7 @@ func TestJsonnetTrace(t *testing.T) {
 		"app/other.libsonnet":  []byte(`error "nobody imports this"`),
 	}
 	req := Request{Path: "app", Tool: Plain, Jsonnet: &Jsonnet{Libraries: []string{"vendor"}}}
-	result, err := newRenderer(t, worker.Options{}).Render(t.Context(), req, tree.FromFiles(source))
+	result, err := newRenderer(t, worker.Options{}).Render(t.Context(), req, treetest.FromFiles(source))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +129,7 @@ func FuzzJsonnet(f *testing.F) {
 		if len(program) > 200 || strings.Contains(string(program), "std") || strings.Contains(string(program), "tailstrict") {
 			t.Skip("the worker's limits are not here")
 		}
-		source := tree.FromFiles(map[string][]byte{"f.jsonnet": program, "b.libsonnet": []byte(`{kind: "X"}`)})
+		source := treetest.FromFiles(map[string][]byte{"f.jsonnet": program, "b.libsonnet": []byte(`{kind: "X"}`)})
 		_, err := render(Request{Tool: Plain}, tree.NewView(source, tree.Limits{}), &extra{})
 		if err == nil {
 			return

@@ -21,6 +21,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/tree/treetest"
 	"github.com/holdfastcd/holdfast/internal/worker"
 )
 
@@ -316,10 +317,10 @@ func TestTrace(t *testing.T) {
 		files := map[string][]byte{}
 		maps.Copy(files, source)
 		files[name] = []byte(content)
-		return tree.FromFiles(files)
+		return treetest.FromFiles(files)
 	}
 	r := newRenderer(t, worker.Options{})
-	result, err := r.Render(t.Context(), Request{Path: "app"}, tree.FromFiles(source))
+	result, err := r.Render(t.Context(), Request{Path: "app"}, treetest.FromFiles(source))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,7 +329,7 @@ func TestTrace(t *testing.T) {
 		tree   tree.Tree
 		holds  bool
 	}{
-		{"the same tree", tree.FromFiles(source), true},
+		{"the same tree", treetest.FromFiles(source), true},
 		{"another directory", change("other/x.yaml", configMap("z")), true},
 		{"a new file that nothing names", change("app/readme.yaml", configMap("z")), true},
 		{"the base's content", change("base/cm.yaml", configMap("z")), false},
@@ -471,10 +472,10 @@ func (c *counting) Render(ctx context.Context, req Request, t tree.Tree) (Result
 
 func TestCache(t *testing.T) {
 	inner := &counting{inner: newRenderer(t, worker.Options{})}
-	c := NewCache(inner, 1<<20)
-	one := tree.FromFiles(map[string][]byte{"a/x.yaml": []byte(configMap("x"))})
-	unrelated := tree.FromFiles(map[string][]byte{"a/x.yaml": []byte(configMap("x")), "b/y.yaml": []byte(configMap("z"))})
-	changed := tree.FromFiles(map[string][]byte{"a/x.yaml": []byte(configMap("z"))})
+	c := NewCache(always(inner), 1<<20)
+	one := treetest.FromFiles(map[string][]byte{"a/x.yaml": []byte(configMap("x"))})
+	unrelated := treetest.FromFiles(map[string][]byte{"a/x.yaml": []byte(configMap("x")), "b/y.yaml": []byte(configMap("z"))})
+	changed := treetest.FromFiles(map[string][]byte{"a/x.yaml": []byte(configMap("z"))})
 	req := Request{Path: "a"}
 	steps := []struct {
 		reason string
@@ -512,10 +513,10 @@ func TestCache(t *testing.T) {
 
 func TestCacheBounds(t *testing.T) {
 	inner := newRenderer(t, worker.Options{})
-	source := tree.FromFiles(map[string][]byte{"a/x.yaml": []byte(configMap("x")), "b/x.yaml": []byte(configMap("x"))})
+	source := treetest.FromFiles(map[string][]byte{"a/x.yaml": []byte(configMap("x")), "b/x.yaml": []byte(configMap("x"))})
 	a, b := Request{Path: "a"}, Request{Path: "b"}
 	fill := func(limit int64) *Cache {
-		c := NewCache(inner, limit)
+		c := NewCache(always(inner), limit)
 		for _, req := range []Request{a, b} {
 			if _, err := c.In("").Render(t.Context(), req, source); err != nil {
 				t.Fatal(err)

@@ -16,13 +16,19 @@ const (
 	idleAfter    = 2 * time.Hour
 	maxKeys      = 10_000
 	patience     = 5 * time.Second // with a fetch, from its beginning
+
+	// Fetches at once, and of one tenant: each holds a connection, its buffers, and
+	// up to a few MiB of what a server sends.
+	maxFetches       = 32
+	maxTenantFetches = 8
 )
 
-// Hub fetches each revision once for all who ask for it. It is safe for
-// concurrent use.
+// Hub fetches each revision once for all of a tenant's who ask for it, a few at a
+// time, tenants in turn. It is safe for concurrent use.
 type Hub struct {
 	fetcher Fetcher
 	now     func() time.Time
+	turns   *Turns
 
 	mu    sync.Mutex
 	keys  map[Key]*answer
@@ -54,7 +60,7 @@ type call struct {
 
 // NewHub returns a hub over f. The clock is read often and may be faked.
 func NewHub(f Fetcher, now func() time.Time) *Hub {
-	return &Hub{fetcher: f, now: now, keys: map[Key]*answer{}}
+	return &Hub{fetcher: f, now: now, turns: NewTurns(maxFetches, maxTenantFetches), keys: map[Key]*answer{}}
 }
 
 // Get returns the revision for req: the last one if it was fetched no longer
@@ -179,9 +185,14 @@ func (h *Hub) run(ctx context.Context, req Request, a *answer, c *call) {
 	close(c.done)
 }
 
-// fetch turns a panic into an error: the parsers below read what a stranger's
+// fetch waits for a turn, and turns a panic into an error: the parsers below read what a stranger's
 // server sends, and one tenant's server must not end the process.
 func (h *Hub) fetch(ctx context.Context, req Request) (r Revision, err error) {
+	give, err := h.turns.Take(ctx, req.Tenant)
+	if err != nil {
+		return Revision{}, fault.New(fault.Unreachable, "the source was not fetched in time").Because(err)
+	}
+	defer give()
 	defer func() {
 		if p := recover(); p != nil {
 			r, err = Revision{}, fault.New(fault.Internal, "fetching the source failed on what its server sent")
@@ -191,25 +202,36 @@ func (h *Hub) fetch(ctx context.Context, req Request) (r Revision, err error) {
 }
 
 // sweep drops keys that nobody asked for lately, and, when there are still too
-// many, the one unused for longest.
+// many, the one unused for longest of the tenant that has most.
 func (h *Hub) sweep(now time.Time) {
 	full := len(h.keys) >= maxKeys
 	if !full && now.Sub(h.swept) < idleAfter/8 {
 		return
 	}
 	h.swept = now
-	var oldest Key
-	used := now
+	oldest, count := map[string]Key{}, map[string]int{}
 	for key, a := range h.keys {
-		switch {
-		case a.running != nil:
-		case now.Sub(a.used) > idleAfter:
+		count[key.Tenant]++
+		if a.running != nil {
+			continue
+		}
+		if now.Sub(a.used) > idleAfter {
 			delete(h.keys, key)
-		case a.used.Before(used):
-			oldest, used = key, a.used
+			count[key.Tenant]--
+			continue
+		}
+		if o, ok := oldest[key.Tenant]; !ok || a.used.Before(h.keys[o].used) {
+			oldest[key.Tenant] = key
 		}
 	}
-	if len(h.keys) >= maxKeys {
-		delete(h.keys, oldest)
+	if len(h.keys) < maxKeys {
+		return
 	}
+	most := ""
+	for tenant := range oldest {
+		if _, ok := oldest[most]; !ok || count[tenant] > count[most] {
+			most = tenant
+		}
+	}
+	delete(h.keys, oldest[most])
 }

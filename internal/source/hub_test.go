@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/tree/treetest"
 )
 
 // counting is a fetcher that takes a second, whose answers are numbered, and
@@ -175,7 +176,7 @@ func TestHubFetchesDamagedTreesAnew(t *testing.T) {
 		if n == 1 {
 			return Revision{Commit: "1", Tree: rotten{}}, nil
 		}
-		return Revision{Commit: fmt.Sprint(n), Tree: tree.FromFiles(nil)}, nil
+		return Revision{Commit: fmt.Sprint(n), Tree: treetest.FromFiles(nil)}, nil
 	}), time.Now)
 	for _, want := range []string{"1", "2", "2"} {
 		if got := get(t, h, Request{URL: "https://h/x"}, time.Hour); got != want {

@@ -94,6 +94,10 @@ type Request struct {
 	URL        string // http, https or ssh (git@host:path too); file only where the process owner allowed it
 	Ref        Ref
 	Credential Credential
+	// Tenant is for whom this is fetched: a namespace, or a project. What it costs is
+	// charged to it, and shared fairly among tenants; it decides nothing about what
+	// may be read. "" is nobody in particular.
+	Tenant string
 }
 
 // Key is a Request without its secret: what identifies the answer.
@@ -101,11 +105,12 @@ type Key struct {
 	URL          string
 	Ref          Ref
 	CredentialID string
+	Tenant       string // one tenant's turn, or refusal, is not another's
 }
 
 // Key returns the identity of r.
 func (r Request) Key() Key {
-	return Key{URL: r.URL, Ref: r.Ref, CredentialID: r.Credential.ID}
+	return Key{URL: r.URL, Ref: r.Ref, CredentialID: r.Credential.ID, Tenant: r.Tenant}
 }
 
 // Revision is one immutable state of a source. At most one of Branch, Tag and

@@ -23,12 +23,15 @@ const (
 	maxFile    = 64 << 20 // bounds what is read; about 300 000 objects
 	maxString  = 4096     // bounds a string in it
 	digestSize = 8
+
+	defaultLimit = 384 << 20 // of all files
 )
 
 // Load returns the fingerprints saved for a delivery; an empty map if there are
 // none, or none that can be read. Errors: Invalid, if the directory fails.
 func (s *Store) Load(delivery string) (map[object.ID]cluster.Fingerprint, error) {
 	name := fingerprints(delivery)
+	s.touch(name)
 	info, err := s.root.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() > maxFile {
 		return map[object.ID]cluster.Fingerprint{}, nil
@@ -54,15 +57,17 @@ func (s *Store) Save(delivery string, prints map[object.ID]cluster.Fingerprint) 
 	if !ok {
 		return fault.New(fault.Limit, "an object's identifier is longer than %d bytes", maxString)
 	}
-	return s.replace(fingerprints(delivery), b)
+	name := fingerprints(delivery)
+	if err := s.replace(name, b); err != nil {
+		return err
+	}
+	s.note(name, int64(len(b)), s.next())
+	return s.shrink(name)
 }
 
 // Delete removes what is saved for a delivery; it is no error if nothing is.
 func (s *Store) Delete(delivery string) error {
-	if err := s.root.Remove(fingerprints(delivery)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return unusable(s.dir, err)
-	}
-	return nil
+	return s.remove(fingerprints(delivery))
 }
 
 // fingerprints names the file of a delivery, whatever characters its id is made of.

@@ -36,6 +36,12 @@ type Store struct {
 	key  [32]byte
 
 	writing sync.Mutex // one file is replaced at a time
+
+	mu     sync.Mutex
+	limit  int64 // of all fingerprints
+	total  int64
+	uses   int64
+	prints map[string]printed // by the names of their files
 }
 
 // Open opens the data directory dir, which it creates if need be, and locks it.
@@ -51,7 +57,7 @@ func open(dir string, random io.Reader) (*Store, error) {
 	if err != nil {
 		return nil, unusable(dir, err)
 	}
-	s := &Store{dir: dir, root: root}
+	s := &Store{dir: dir, root: root, limit: defaultLimit, prints: map[string]printed{}}
 	if err := s.prepare(random); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -76,7 +82,10 @@ func (s *Store) prepare(random io.Reader) (err error) {
 			return unusable(s.dir, err)
 		}
 	}
-	return s.loadKey(random)
+	if err := s.loadKey(random); err != nil {
+		return err
+	}
+	return s.measure()
 }
 
 func unusable(dir string, err error) error {

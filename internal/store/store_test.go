@@ -230,3 +230,66 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// TestFingerprintsAreBounded: what was unused for longest goes, at the start, too.
+func TestFingerprintsAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const files = 4
+	prints := map[object.ID]cluster.Fingerprint{{Kind: "ConfigMap", Name: "x"}: {ResourceVersion: "1"}}
+	has := func(when, want string) {
+		t.Helper()
+		got := ""
+		for _, d := range "abcdef" {
+			if _, err := s.root.Stat(fingerprints(string(d))); err == nil {
+				got += string(d)
+			}
+		}
+		if got != want {
+			t.Errorf("%s there are %q, want %q", when, got, want)
+		}
+	}
+	save := func(d string) {
+		t.Helper()
+		if err := s.Save(d, prints); err != nil {
+			t.Fatal(err)
+		}
+	}
+	save("a")
+	each := s.total
+	if err := s.Bound(files * each); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{"b", "c", "d", "a", "c"} {
+		save(d)
+	}
+	has("when it is full", "abcd")
+	if _, err := s.Load("b"); err != nil {
+		t.Fatal(err)
+	}
+	save("e")
+	has("after one more", "abce")
+	if err := s.Delete("a"); err != nil || s.total != 3*each {
+		t.Errorf("%d bytes after a file is deleted: %v", s.total, err)
+	}
+	save("f")
+	has("in its place", "bcef")
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(filepath.Join(dir, fingerprints("f")), old, old); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Open(dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	if err := s.Bound(3 * each); err != nil {
+		t.Fatal(err)
+	}
+	has("after a new start with less", "bce")
+}

@@ -20,16 +20,6 @@ type memory struct {
 	sizes   map[string]int64   // of the files that have no content
 }
 
-// FromFiles returns a tree of regular files, given by their paths. It is meant
-// for tests: paths must be clean and relative, and none the parent of another.
-func FromFiles(files map[string][]byte) Tree {
-	l := newLoader(nil, Limits{TotalBytes: 1 << 40, Count: 1 << 30, FileBytes: 1 << 40})
-	for name, content := range files {
-		l.add(name, File, BlobDigest(content), content)
-	}
-	return l.tree()
-}
-
 // FromFS loads a file system, usually a directory named on the command line,
 // into an immutable tree with the digests that Git would give it. As in Git,
 // directories named .git and empty directories do not exist; ignore rules are

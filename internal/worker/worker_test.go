@@ -20,6 +20,7 @@ import (
 
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/tree/treetest"
 )
 
 // TestMain makes the test binary a worker, an ill-behaved worker, or a parent
@@ -202,7 +203,7 @@ func files(content map[string]string) Files {
 	for k, v := range content {
 		m[k] = []byte(v)
 	}
-	return tree.NewView(tree.FromFiles(m), tree.Limits{})
+	return tree.NewView(treetest.FromFiles(m), tree.Limits{})
 }
 
 func TestFiles(t *testing.T) {

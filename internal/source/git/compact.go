@@ -6,35 +6,41 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/pjbgf/sha1cd"
 
+	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/tree"
 )
 
 // compactLater makes one pack of many, in the background, while readers read
 // on and the next fetch waits. It takes over the caller's lock by waiting for it.
-func (r *repo) compactLater(running *sync.WaitGroup) {
+func (r *repo) compactLater(running *sync.WaitGroup, tenant string) {
 	running.Go(func() {
-		if r.lock(context.Background()) != nil {
+		ctx := withTenant(context.Background(), tenant)
+		if r.lock(ctx) != nil {
 			return
 		}
 		defer r.unlock()
+		defer r.settle(tenant)
 		if r.packCount() <= 1 {
 			return
 		}
 		// If it fails, the old packs still serve, and the next fetch tries again.
-		_ = r.compact()
+		_ = r.compact(ctx)
 	})
 }
 
 // compact writes the commits whose trees somebody holds, without history, into
 // one new pack, and drops everything else: old revisions that nobody can ask
 // for again are garbage, and what is dropped in error can be fetched.
-func (r *repo) compact() error {
-	held := r.held()
+func (r *repo) compact(ctx context.Context) error {
+	held := slices.DeleteFunc(r.held(), func(s *snapshot) bool {
+		return s.damaged.Load() || s.generation.Load() != r.generation.Load()
+	})
 	ids, err := r.reachable(held)
 	if err != nil {
 		return err
@@ -44,7 +50,7 @@ func (r *repo) compact() error {
 	done := make(chan error, 1)
 	go func() {
 		var err error
-		p, err = r.install(context.Background(), reader, 1<<40)
+		p, err = r.install(ctx, reader, 1<<40)
 		reader.CloseWithError(err)
 		done <- err
 	}()
@@ -110,22 +116,43 @@ func (r *repo) reachable(held []*snapshot) ([]plumbing.Hash, error) {
 			if !visit(id) {
 				continue
 			}
-			entries, err := r.listing(digest(id), s)
+			below, err := r.below(id, s, visit)
 			if err != nil {
+				s.damaged.Store(true) // and left out next time
 				return nil, err
 			}
-			for _, e := range entries {
-				switch e.Kind {
-				case tree.Dir:
-					dirs = append(dirs, hash(e.Digest))
-				case tree.Submodule:
-				default:
-					visit(hash(e.Digest))
-				}
-			}
+			dirs = append(dirs, below...)
 		}
 	}
 	return ids, nil
+}
+
+// below visits the files of a directory, and returns the directories in it.
+func (r *repo) below(id plumbing.Hash, s *snapshot, visit func(plumbing.Hash) bool) ([]plumbing.Hash, error) {
+	entries, err := r.listing(digest(id), s)
+	if err != nil && fault.KindOf(err) == fault.Invalid {
+		return nil, nil // one tenant's, which must not keep the others' from being tidied
+	}
+	var dirs []plumbing.Hash
+	for _, e := range entries {
+		switch e.Kind {
+		case tree.Dir:
+			dirs = append(dirs, hash(e.Digest))
+		case tree.Submodule:
+		default:
+			if visit(hash(e.Digest)) && !r.has(hash(e.Digest)) {
+				return nil, errMissing
+			}
+		}
+	}
+	return dirs, err
+}
+
+func (r *repo) has(id plumbing.Hash) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	_, _, err := r.locate(id)
+	return err == nil
 }
 
 // writePack writes a pack of whole objects, without deltas.

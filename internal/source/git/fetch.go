@@ -2,6 +2,7 @@ package git
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -33,6 +34,9 @@ const (
 	maxKnown   = 10_000
 	maxTold    = 4 << 10
 	maxTime    = 253_402_300_799 // the end of the year 9999
+	// maxTips is how many refs are followed to find a commit: more than servers and
+	// we can hold for everybody at once.
+	maxTips = 20_000
 )
 
 // revision returns the tree of the commit that a request wants. When the store
@@ -41,6 +45,10 @@ func (r *repo) revision(ctx context.Context, c *connection, want target, req sou
 	s, err := r.tryRevision(ctx, c, want, req)
 	if err == nil || !r.broken.Load() {
 		return s, err
+	}
+	if !r.beginsAnew(cmp.Or(want.tip, want.commit)) {
+		r.broken.Store(false)
+		return nil, err
 	}
 	if err := r.reset(); err != nil {
 		return nil, err
@@ -68,6 +76,12 @@ func (r *repo) bring(ctx context.Context, c *connection, want target) (plumbing.
 		id, err := r.ensure(ctx, c, want.tip)
 		if err != nil || want.commit.IsZero() || id == want.commit {
 			return id, err
+		}
+	}
+	for _, tips := range want.groups {
+		if len(tips) > maxTips {
+			return plumbing.ZeroHash, fault.New(fault.Limit, "the repository has more than %d branches and tags to look for a commit in", maxTips).
+				WithHint("name the branch that it is on, or a tag")
 		}
 	}
 	if want.prefix != "" {
@@ -255,12 +269,15 @@ func (r *repo) parents(ctx context.Context, id plumbing.Hash, walked int) (paren
 	if walked > maxWalk {
 		return nil, false, fault.New(fault.Limit, "the repository has more than %d commits", maxWalk)
 	}
-	_, content, err := r.object(id, maxCommit)
+	kind, content, err := r.object(id, maxCommit)
 	if errors.Is(err, errMissing) {
 		return nil, false, nil
 	}
 	if err != nil {
 		return nil, false, err
+	}
+	if kind != plumbing.CommitObject {
+		return nil, false, errNoCommit()
 	}
 	c, err := parseCommit(content)
 	return c.parents, true, err
@@ -320,6 +337,10 @@ func (r *repo) request(c *connection, wants []plumbing.Hash, depth int) *packp.U
 	// otherwise it would send every file again. go-git never mentions this
 	// capability because its own parser cannot complete such a pack.
 	_ = req.Capabilities.Set(capability.ThinPack)
+	if r.filter != "" && supported.Supports(capability.Filter) {
+		_ = req.Capabilities.Set(capability.Filter)
+		req.Filter = r.filter
+	}
 	req.Shallows = slices.Clone(st.Shallow)
 	if depth < allHistory || len(st.Shallow) > 0 {
 		req.Depth = packp.DepthCommits(depth)
@@ -365,10 +386,17 @@ type commit struct {
 	rest    []byte // from the author on
 }
 
+// errNoCommit is about an object that has the content that its id stands for, so
+// that it is no use to fetch it again.
+func errNoCommit() error {
+	return fault.New(fault.Invalid, "the repository has a commit that Git would not have made")
+}
+
+// parseCommit reads a commit whose content was checked against its id. Errors: Invalid.
 func parseCommit(content []byte) (commit, error) {
 	var c commit
 	if !parseID(content, "tree ", &c.tree) {
-		return c, errCorrupt
+		return c, errNoCommit()
 	}
 	for {
 		_, rest, ok := bytes.Cut(content, []byte("\n"))

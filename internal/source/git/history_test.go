@@ -34,9 +34,10 @@ const maxResident = 300
 
 // errand is what a child process is to fetch, and how it went.
 type errand struct {
-	Way    string // store, gogit-full, gogit-shallow
+	Way    string // store, gogit-full, gogit-shallow, hostile, hostile-unbounded
 	URL    string
 	Commit string
+	Since  string // list the commits since this one, too
 	Dir    string
 
 	Took     time.Duration
@@ -63,14 +64,22 @@ func TestLongHistory(t *testing.T) {
 		reason string
 		errand errand
 		ours   bool
+		filter bool // the server can leave out trees and files
 	}{
-		{"first fetch of the head", errand{Way: "store"}, true},
-		{"a commit of last week is proven", errand{Way: "store", Commit: at(commits / 100)}, true},
-		{"the first commit is proven", errand{Way: "store", Commit: at(commits - 1)}, true},
-		{"the first commit, by its beginning", errand{Way: "store", Commit: at(commits - 1)[:12]}, true},
-		{"go-git, without history", errand{Way: "gogit-shallow"}, false},
-		{"go-git, whole", errand{Way: "gogit-full"}, false},
+		{"first fetch of the head", errand{Way: "store"}, true, false},
+		{"and the commits of last week listed", errand{Way: "store", Since: at(commits / 100)}, true, false},
+		{"the same from a server that filters", errand{Way: "store", Since: at(commits / 100)}, true, true},
+		{"and all commits listed", errand{Way: "store", Since: at(commits - 1)}, true, false},
+		{"the same from a server that filters", errand{Way: "store", Since: at(commits - 1)}, true, true},
+		{"a commit of last week is proven", errand{Way: "store", Commit: at(commits / 100)}, true, false},
+		{"the first commit is proven", errand{Way: "store", Commit: at(commits - 1)}, true, false},
+		{"the first commit, by its beginning", errand{Way: "store", Commit: at(commits - 1)[:12]}, true, false},
+		{"go-git, without history", errand{Way: "gogit-shallow"}, false, false},
+		{"go-git, whole", errand{Way: "gogit-full"}, false, false},
 	} {
+		if _, err := repo.Git("config", "uploadpack.allowFilter", strconv.FormatBool(test.filter)); err != nil {
+			t.Fatal(err)
+		}
 		test.errand.URL, test.errand.Dir = repo.URL(), t.TempDir()
 		got := sendOut(t, test.errand)
 		t.Logf("%d commits, %d files: %s: %s, %d MiB resident", commits, files, test.reason, got.Took.Round(time.Millisecond), got.Resident)
@@ -145,7 +154,7 @@ func sendOut(t *testing.T, e errand) errand {
 	return e
 }
 
-// TestErrand is what the child processes of TestLongHistory run.
+// TestErrand is what the child processes of TestLongHistory and TestHostileMemory run.
 func TestErrand(t *testing.T) {
 	raw := os.Getenv(errandEnv)
 	if raw == "" {
@@ -158,7 +167,14 @@ func TestErrand(t *testing.T) {
 	start := time.Now()
 	switch e.Way {
 	case "store":
-		fetch(t, newStore(t, e.Dir, Options{}), source.Request{URL: e.URL, Ref: source.Ref{Target: e.Commit}})
+		rev := fetch(t, newStore(t, e.Dir, Options{}), source.Request{URL: e.URL, Ref: source.Ref{Target: e.Commit}})
+		if e.Since != "" {
+			if _, err := rev.History.Since(t.Context(), e.Since, true); err != nil {
+				t.Fatal(err)
+			}
+		}
+	case "hostile", "hostile-unbounded":
+		hostileFetches(t, e)
 	default:
 		goGit(t, e)
 	}

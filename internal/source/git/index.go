@@ -11,23 +11,23 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"math"
 	"os"
+	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
 	"github.com/pjbgf/sha1cd"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
 )
 
-// The cost of indexing: memory for delta bases, objects in one pack (some 230 bytes of
-// memory each), and the largest object that a
-// delta may make. Larger files are fine where they stand for themselves.
+// The cost of indexing: memory for delta bases, objects in one pack (some 50 bytes of
+// memory each, 150 with deltas that name their bases by id), and the largest object
+// that a delta may make. Larger files are fine where they stand for themselves.
 const (
 	indexCache    = 16 << 20
 	maxDeltaBytes = 64 << 20
 	maxObjects    = 1_000_000
+	manyObjects   = 5_000 // less than a MiB
 )
 
 // indexer finds out what is in a pack that came from a server: it checks the
@@ -45,6 +45,10 @@ type indexer struct {
 	added   int // objects that complete a thin pack
 	buffer  []byte
 	deflate *zlib.Writer // made when first needed: it is large
+
+	large  func() error      // called once before much memory is taken; nil: no more
+	grow   func(int64) error // called before the file grows
+	weight int64             // of what deltas are made of and make, as they say
 }
 
 // lookup returns an object that was here before, or errMissing.
@@ -60,8 +64,25 @@ type object struct {
 // checksum and the number of its objects. It may append to the file. Errors are
 // errCorrupt (wrapped), a *fault.Error of kind Limit, or the context's.
 func indexPack(ctx context.Context, file *os.File, w io.Writer, lookup lookup) (sum plumbing.Hash, n int, err error) {
+	return newIndexer(ctx, file, lookup).run(w)
+}
+
+func newIndexer(ctx context.Context, file *os.File, lookup lookup) *indexer {
 	x := &indexer{ctx: ctx, refs: map[int64]plumbing.Hash{}, lookup: lookup, buffer: make([]byte, 64<<10)}
 	x.pack = &pack{file: file, bases: newLRU[baseKey, base](indexCache), find: x.find}
+	x.grow = func(int64) error { return nil }
+	return x
+}
+
+// enter waits until memory may be taken.
+func (x *indexer) enter() error {
+	if x.large == nil {
+		return nil
+	}
+	return x.large()
+}
+
+func (x *indexer) run(w io.Writer) (sum plumbing.Hash, n int, err error) {
 	raw, err := x.pack.checkPack()
 	if err != nil {
 		return sum, 0, err
@@ -80,6 +101,9 @@ func indexPack(ctx context.Context, file *os.File, w io.Writer, lookup lookup) (
 		if sum, err = x.seal(); err != nil {
 			return sum, 0, err
 		}
+	}
+	if err := x.grow(namesAt + int64(len(x.objects))*(hashSize+8+8) + 2*hashSize); err != nil {
+		return sum, 0, err
 	}
 	return sum, len(x.objects), x.write(w, sum)
 }
@@ -111,6 +135,11 @@ func (x *indexer) scan() error {
 		return fault.New(fault.Limit, "the Git server sent %d objects at once, %d are allowed", count, maxObjects).
 			WithHint("deliver a branch or tag, or a commit that is not far back in its history")
 	}
+	if count > manyObjects {
+		if err := x.enter(); err != nil {
+			return err
+		}
+	}
 	x.objects = make([]object, 0, count)
 	z := &inflater{}
 	for range count {
@@ -125,6 +154,9 @@ func (x *indexer) scan() error {
 	}
 	if in.n != x.pack.size-hashSize {
 		return fmt.Errorf("%w: there is data after the last object", errCorrupt)
+	}
+	if x.weight > largePack {
+		return x.enter()
 	}
 	return nil
 }
@@ -150,8 +182,9 @@ func (x *indexer) scanObject(in *positioned, z *inflater) (object, error) {
 	}
 	hasher := plumbing.NewHasher(h.kind, h.size)
 	var sink io.Writer = hasher
+	var delta beginning
 	if h.isDelta() {
-		sink = io.Discard
+		sink = &delta
 	}
 	// One byte more than announced: reading to the end also checks zlib's sum.
 	n, err := x.copy(sink, io.LimitReader(contextReader{x.ctx, z}, h.size+1))
@@ -161,11 +194,29 @@ func (x *indexer) scanObject(in *positioned, z *inflater) (object, error) {
 	if err != nil || n != h.size {
 		return o, fmt.Errorf("%w: an object is not as long as it says", errCorrupt)
 	}
-	if !h.isDelta() {
+	if h.isDelta() {
+		x.weigh(h.size, delta.b)
+	} else {
 		o.id = hasher.Sum()
 	}
 	o.crc, err = x.crc(o.offset, in.n)
 	return o, err
+}
+
+// weigh adds what a delta takes, and what it is made of and makes; what it says
+// about that is checked when it is applied.
+func (x *indexer) weigh(size int64, delta []byte) {
+	from, n := binary.Uvarint(delta)
+	to, _ := binary.Uvarint(delta[max(n, 0):])
+	x.weight += size + int64(min(from, maxDeltaBytes)+min(to, maxDeltaBytes))
+}
+
+// beginning keeps the two sizes that a delta begins with.
+type beginning struct{ b []byte }
+
+func (s *beginning) Write(p []byte) (int, error) {
+	s.b = append(s.b, p[:min(len(p), 2*binary.MaxVarintLen64-len(s.b))]...)
+	return len(p), nil
 }
 
 func (x *indexer) crc(from, to int64) (uint32, error) {
@@ -231,7 +282,7 @@ func (x *indexer) complete() error {
 		if _, ok := x.byID[id]; ok {
 			continue
 		}
-		kind, content, err := x.lookup(id, maxDeltaBytes)
+		kind, content, err := x.base(id)
 		if errors.Is(err, errMissing) {
 			continue // it may be made by a delta that waits for another base
 		}
@@ -248,6 +299,20 @@ func (x *indexer) complete() error {
 	return nil
 }
 
+// base returns an object that a thin pack builds upon; a large one in its turn.
+func (x *indexer) base(id plumbing.Hash) (plumbing.ObjectType, []byte, error) {
+	if x.large != nil {
+		kind, content, err := x.lookup(id, largePack)
+		if fault.KindOf(err) != fault.Limit || err == nil {
+			return kind, content, err
+		}
+		if err := x.enter(); err != nil {
+			return 0, nil, err
+		}
+	}
+	return x.lookup(id, maxDeltaBytes)
+}
+
 func (x *indexer) append(id plumbing.Hash, kind plumbing.ObjectType, content []byte) error {
 	var b bytes.Buffer
 	b.Write(objectHeader(kind, int64(len(content))))
@@ -262,6 +327,9 @@ func (x *indexer) append(id plumbing.Hash, kind plumbing.ObjectType, content []b
 		return err
 	}
 	if err := x.deflate.Close(); err != nil {
+		return err
+	}
+	if err := x.grow(int64(b.Len())); err != nil {
 		return err
 	}
 	o := object{id: id, offset: x.pack.size - hashSize, crc: crc32.ChecksumIEEE(b.Bytes())}
@@ -311,29 +379,46 @@ func (x *indexer) find(id plumbing.Hash) (int64, error) {
 	return -1, nil
 }
 
+// write writes the index, version 2 of git's pack-format, straight from the list
+// of objects: go-git's writer takes five times the memory.
 func (x *indexer) write(w io.Writer, sum plumbing.Hash) error {
-	if len(x.objects) > math.MaxUint32 {
-		return errCorrupt
-	}
-	var index idxfile.Writer
-	if err := index.OnHeader(uint32(len(x.objects))); err != nil {
-		return err
+	slices.SortFunc(x.objects, func(a, b object) int { return bytes.Compare(a.id[:], b.id[:]) })
+	h := sha1cd.New()
+	out := bufio.NewWriterSize(io.MultiWriter(w, h), 64<<10)
+	number := func(n uint32) { _, _ = out.Write(binary.BigEndian.AppendUint32(out.AvailableBuffer(), n)) } // errors stay until Flush
+	_, _ = out.WriteString("\xfftOc\x00\x00\x00\x02")
+	n := 0
+	for first := range 256 {
+		for n < len(x.objects) && int(x.objects[n].id[0]) == first {
+			n++
+		}
+		number(uint32(n))
 	}
 	for _, o := range x.objects {
-		index.Add(o.id, uint64(o.offset), o.crc)
+		_, _ = out.Write(o.id[:])
 	}
-	if err := index.OnFooter(sum); err != nil {
+	for _, o := range x.objects {
+		number(o.crc)
+	}
+	var far []int64
+	for _, o := range x.objects {
+		if o.offset < largeOffset {
+			number(uint32(o.offset))
+			continue
+		}
+		number(uint32(largeOffset + len(far)))
+		far = append(far, o.offset)
+	}
+	for _, offset := range far {
+		number(uint32(offset >> 32))
+		number(uint32(offset & (1<<32 - 1)))
+	}
+	_, _ = out.Write(sum[:])
+	if err := out.Flush(); err != nil {
 		return err
 	}
-	memory, err := index.Index()
-	if err != nil {
-		return err
-	}
-	buffered := bufio.NewWriter(w)
-	if _, err := idxfile.NewEncoder(buffered).Encode(memory); err != nil {
-		return err
-	}
-	return buffered.Flush()
+	_, err := w.Write(h.Sum(nil))
+	return err
 }
 
 // positioned counts what is read. It reads single bytes on request, so that

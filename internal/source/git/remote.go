@@ -2,6 +2,7 @@ package git
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -36,6 +37,8 @@ type remote struct {
 	opts Options
 	dir  string // for short-lived files
 	file transport.Transport
+	// lists are turns with a list of refs that is large.
+	lists *source.Turns
 
 	mu     sync.Mutex
 	routes *lru[string, *route] // by the ID of the credential
@@ -45,6 +48,14 @@ type remote struct {
 type connection struct {
 	upload uploader
 	refs   *packp.AdvRefs
+	list   *refsList
+}
+
+// forget drops the refs when they were resolved, so that others can have theirs.
+// What the server can do is kept.
+func (c *connection) forget() {
+	c.refs.References, c.refs.Peeled, c.refs.Shallows = nil, nil, nil
+	c.list.leave()
 }
 
 // uploader sends packs.
@@ -56,7 +67,7 @@ type uploader interface {
 func newRemote(dir string, opts Options) *remote {
 	routes := newLRU[string, *route](maxRoutes)
 	routes.dropped = (*route).close
-	return &remote{opts: opts, dir: dir, file: server.NewClient(disk{}), routes: routes}
+	return &remote{opts: opts, dir: dir, file: server.NewClient(disk{}), routes: routes, lists: source.NewTurns(1, 1)}
 }
 
 func (r *remote) close() { r.routes.clear() }
@@ -78,34 +89,38 @@ func (r *remote) route(c source.Credential) (*route, error) {
 
 // connect asks for the refs that the request's credential may see.
 func (r *remote) connect(ctx context.Context, req source.Request) (*connection, error) {
+	list := &refsList{turns: r.lists, ctx: ctx}
+	upload, refs, err := r.ask(ctx, req, list)
+	if err != nil {
+		list.leave()
+		return nil, cmp.Or(list.failed(), err) // the decoder hides what was wrong
+	}
+	return &connection{upload, refs, list}, nil
+}
+
+func (r *remote) ask(ctx context.Context, req source.Request, list *refsList) (uploader, *packp.AdvRefs, error) {
 	if _, _, _, ok := source.SplitSSH(req.URL); ok {
-		return r.connectSSH(ctx, req)
+		return r.connectSSH(ctx, req, list)
 	}
 	endpoint, err := transport.NewEndpoint(req.URL)
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "the URL cannot be parsed")
+		return nil, nil, fault.New(fault.Invalid, "the URL cannot be parsed")
 	}
 	client := r.file
 	if endpoint.Protocol != "file" {
 		way, err := r.route(req.Credential)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		client = way.git
 	}
 	upload, err := client.NewUploadPackSession(endpoint, authentication(req.Credential.Secret()))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	trip := &trip{origin: origin(req.URL)}
+	trip := &trip{origin: origin(req.URL), list: list}
 	refs, err := upload.AdvertisedReferencesContext(context.WithValue(ctx, tripKey{}, trip))
-	if trip.over.Load() {
-		return nil, errOver() // the decoder has hidden it
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &connection{upload, refs}, nil
+	return upload, refs, err
 }
 
 // authentication is what HTTP sends along, nil for nothing.
@@ -165,7 +180,7 @@ func (g guard) hungUp(err error) error {
 // trip is the first question of a fetch, with all of its redirects.
 type trip struct {
 	origin string
-	over   atomic.Bool // an answer was too large
+	list   *refsList
 }
 
 // tripKey is where a request's context holds its trip.
@@ -190,11 +205,11 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Method == http.MethodPost {
 		limit = g.opts.MaxPack + g.opts.MaxPack/64 + 1<<20 // the pack in its envelopes
 	}
-	var over *atomic.Bool
+	b := &bounded{ReadCloser: res.Body, left: limit}
 	if trip != nil {
-		over = &trip.over
+		b.list = trip.list
 	}
-	res.Body = &bounded{ReadCloser: res.Body, left: limit, over: over}
+	res.Body = b
 	return res, nil
 }
 
@@ -225,26 +240,26 @@ func checkStatus(req *http.Request, res *http.Response) error {
 type bounded struct {
 	io.ReadCloser
 	left int64
-	over *atomic.Bool // may be nil
+	list *refsList // of refs, if this is one
 
 	named int    // commits that the server names before it sends a pack
 	tail  []byte // what was read last
 }
 
 // maxNamed bounds the commits that a server answers with; go-git keeps them all.
-const maxNamed = 500_000
+const maxNamed = 100_000
 
 func errOver() error { return fault.New(fault.Limit, "the Git server sent more than is allowed") }
 
 func (b *bounded) Read(p []byte) (int, error) {
 	if b.left <= 0 {
-		if b.over != nil {
-			b.over.Store(true)
-		}
-		return 0, errOver()
+		return 0, b.list.fail(errOver())
 	}
 	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)
+	if err := b.list.grow(int64(n), b.ReadCloser); err != nil {
+		return 0, err
+	}
 	if b.count(p[:n]) > maxNamed {
 		return 0, errOver()
 	}

@@ -1,7 +1,6 @@
 package git
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -17,6 +16,7 @@ import (
 	"weak"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/source"
@@ -26,7 +26,11 @@ import (
 const (
 	stateFile = "state.json"
 	markEvery = time.Hour
+	// largePack is from where on what a pack takes to index, in memory or on disk,
+	// is worth waiting for a turn.
 	largePack = 1 << 20
+	// graveEvery is how often a store begins anew for the sake of one commit.
+	graveEvery = time.Hour
 )
 
 // repo is the object store of one repository: a few packs and a state that
@@ -37,6 +41,8 @@ type repo struct {
 	store *Store
 	dir   string
 	url   string
+	// filter has servers that can leave out objects; what is here then has no trees.
+	filter packp.Filter
 
 	busy   chan struct{} // held by the one that fetches or compacts
 	opened bool          // guarded by busy
@@ -53,6 +59,9 @@ type repo struct {
 	// expanded are abbreviations that were looked up; guarded by busy.
 	expanded map[abbreviation]plumbing.Hash
 	marked   time.Time // when the last use was noted on disk; guarded by busy
+	changed  bool      // something was written or removed; guarded by busy
+	// begun are the commits for whose sake the store began anew, and when.
+	begun map[plumbing.Hash]time.Time
 }
 
 // state is what the packs hold.
@@ -94,7 +103,23 @@ func (r *repo) lock(ctx context.Context) error {
 		return err
 	}
 	r.mark(r.store.opts.Now())
+	r.store.budget.use(r.name(), tenantOf(ctx))
 	return nil
+}
+
+// name is the store's among all.
+func (r *repo) name() string { return filepath.Base(r.dir) }
+
+// settle tells the budget what the store takes now, and who changed that; the
+// caller holds busy. If it cannot be told, what was reserved stays.
+func (r *repo) settle(tenant string) {
+	if !r.changed {
+		return
+	}
+	if size, err := sizeOf(r.dir); err == nil {
+		r.changed = false
+		r.store.budget.settle(r.name(), tenant, size)
+	}
 }
 
 // mark notes on disk that the store is in use: by the time of its state, so that
@@ -116,8 +141,20 @@ func (r *repo) expire(now time.Time) {
 	}
 	defer r.unlock()
 	if now.Sub(r.marked) >= r.store.opts.Unused && len(r.held()) == 0 {
-		r.broken.Store(r.reset() != nil)
+		_ = r.clear() // disk that cannot be freed today may be tomorrow
 	}
+}
+
+// evict throws everything away to make room; false if it is in use by a fetch, or,
+// without force, a tree of it is held.
+func (r *repo) evict(force bool) bool {
+	select {
+	case r.busy <- struct{}{}:
+	default:
+		return false
+	}
+	defer r.unlock()
+	return (force || len(r.held()) == 0) && r.clear() == nil
 }
 
 func (r *repo) unlock() { <-r.busy }
@@ -180,10 +217,21 @@ func (r *repo) sweep(st state) error {
 	return nil
 }
 
-// reset throws everything away.
-func (r *repo) reset() error {
+// clear throws everything away, the directory, too.
+func (r *repo) clear() error {
+	r.generation.Add(1) // first: what is not found from here on is no damage
 	r.close()
+	r.opened, r.known, r.expanded, r.changed = false, nil, nil, true
 	if err := os.RemoveAll(r.dir); err != nil {
+		return err
+	}
+	r.settle(nobody)
+	return nil
+}
+
+// reset throws everything away and begins anew.
+func (r *repo) reset() error {
+	if err := r.clear(); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(r.dir, 0o700); err != nil {
@@ -192,13 +240,26 @@ func (r *repo) reset() error {
 	if err := r.save(state{}); err != nil {
 		return err
 	}
-	r.mu.Lock()
-	clear(r.live)
-	r.mu.Unlock()
-	r.opened, r.known, r.expanded = true, nil, nil
-	r.generation.Add(1)
+	r.opened, r.changed = true, true
 	r.broken.Store(false)
 	return nil
+}
+
+// beginsAnew reports whether the store may begin anew because of a commit, and notes
+// that it does: once in a while. A commit that is damaged again just after it was
+// fetched is so where it comes from, and others who read here must not pay for it.
+func (r *repo) beginsAnew(commit plumbing.Hash) bool {
+	now := r.store.opts.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if at, ok := r.begun[commit]; ok && now.Sub(at) < graveEvery {
+		return false
+	}
+	if r.begun == nil || len(r.begun) >= maxKnown {
+		r.begun = map[plumbing.Hash]time.Time{}
+	}
+	r.begun[commit] = now
+	return true
 }
 
 func (r *repo) close() {
@@ -232,6 +293,12 @@ func (r *repo) save(st state) error {
 // install takes a pack from in, at most limit bytes of it, checks and indexes
 // it, and returns it open. An empty pack is nil.
 func (r *repo) install(ctx context.Context, in io.Reader, limit int64) (*pack, error) {
+	r.changed = true
+	room := &allowance{budget: r.store.budget, store: r.name(), tenant: tenantOf(ctx)}
+	if err := room.take(fileCosts); err != nil {
+		return nil, err
+	}
+	in = charged{in, room}
 	file, err := os.CreateTemp(r.dir, "incoming-*.pack")
 	if err != nil {
 		return nil, err
@@ -250,7 +317,7 @@ func (r *repo) install(ctx context.Context, in io.Reader, limit int64) (*pack, e
 		return nil, err
 	}
 	defer os.Remove(index.Name())
-	sum, count, err := r.index(ctx, file, index, n)
+	sum, count, err := r.index(ctx, file, index, n, room)
 	if err := errors.Join(err, index.Close()); err != nil || count == 0 {
 		return nil, err
 	}
@@ -263,18 +330,26 @@ func (r *repo) install(ctx context.Context, in io.Reader, limit int64) (*pack, e
 	return openPack(r.dir, name, r.store.bases)
 }
 
-// index is [indexPack], one at a time for large packs: each object takes some 230
-// bytes of memory meanwhile.
-func (r *repo) index(ctx context.Context, file, index *os.File, size int64) (plumbing.Hash, int, error) {
+// index is [indexPack], one at a time for packs that take memory, tenants in turn.
+func (r *repo) index(ctx context.Context, file, index *os.File, size int64, room *allowance) (plumbing.Hash, int, error) {
+	give := func() {}
+	defer func() { give() }()
+	x := newIndexer(ctx, file, r.object)
+	x.grow = room.take
+	x.large = func() (err error) {
+		x.large = nil
+		g, err := r.store.indexing.Take(ctx, tenantOf(ctx))
+		if err == nil {
+			give = g
+		}
+		return err
+	}
 	if size > largePack {
-		select {
-		case r.store.indexing <- struct{}{}:
-			defer func() { <-r.store.indexing }()
-		case <-ctx.Done():
-			return plumbing.ZeroHash, 0, ctx.Err()
+		if err := x.enter(); err != nil {
+			return plumbing.ZeroHash, 0, err
 		}
 	}
-	return indexPack(ctx, file, index, r.object)
+	return x.run(index)
 }
 
 // add makes a pack (or none) and what is known about it part of the store.
@@ -332,22 +407,31 @@ func (r *repo) object(id plumbing.Hash, limit int64) (plumbing.ObjectType, []byt
 }
 
 // need is object for what must be there: anything amiss is damage, which is mended
-// at once, behind the reader's back. Errors are *fault.Error: Internal, or Limit.
+// at once, behind the reader's back. Errors are *fault.Error: Internal, Limit, or,
+// if it is the repository that is damaged and not the copy of it, Invalid or NotFound.
 func (r *repo) need(id plumbing.Hash, want plumbing.ObjectType, limit int64, s *snapshot) ([]byte, error) {
+	generation := s.generation.Load()
 	kind, content, err := r.object(id, limit)
-	if err == nil && kind != want {
-		err = errCorrupt
-	}
-	if err == nil {
-		return content, nil
-	}
-	if fault.KindOf(err) == fault.Limit {
-		return nil, err
-	}
-	s.damaged.Store(true)
-	if s.generation == r.generation.Load() && r.broken.CompareAndSwap(false, true) {
+	switch {
+	case err == nil && kind != want:
+		// It has the content that its id stands for: to fetch it again is no use.
+		return nil, fault.New(fault.Invalid, "the repository names a %s where a %s belongs", kind, want).
+			WithHint("Git itself does not write this; commit it anew")
+	case err == nil || fault.KindOf(err) == fault.Limit:
+		return content, err
+	case generation != r.generation.Load():
+		s.damaged.Store(true)
+		r.store.repair(s)
+		return nil, fault.New(fault.Unreachable, "the local copy of the repository had to make room; it will be fetched again").Because(err)
+	case r.broken.Load():
+	case !r.beginsAnew(s.commit):
+		return nil, fault.New(fault.NotFound, "the repository does not have all of commit %s", s.commit).
+			WithHint("its server sent less than it names, twice; push another commit").Because(err)
+	case r.broken.CompareAndSwap(false, true):
+		s.damaged.Store(true)
 		r.store.repair(s)
 	}
+	s.damaged.Store(true)
 	return nil, fault.New(fault.Internal, "the local copy of the repository is damaged; it will be fetched anew").Because(err)
 }
 
@@ -375,17 +459,24 @@ func (r *repo) snapshot(id plumbing.Hash, req source.Request) (*snapshot, error)
 	held := r.live[id].Value()
 	r.mu.RUnlock()
 	if held != nil {
+		if now := r.generation.Load(); held.generation.Swap(now) != now {
+			held.damaged.Store(false) // its objects are back
+		}
 		return held, nil
 	}
 	kind, content, err := r.object(id, maxCommit)
-	if err != nil || kind != plumbing.CommitObject {
-		return nil, cmp.Or(err, errCorrupt)
+	if err != nil {
+		return nil, err
+	}
+	if kind != plumbing.CommitObject {
+		return nil, errNoCommit()
 	}
 	c, err := parseCommit(content)
 	if err != nil {
 		return nil, err
 	}
-	s := &snapshot{repo: r, generation: r.generation.Load(), commit: id, root: c.tree, told: c.tell(), request: req}
+	s := &snapshot{repo: r, commit: id, root: c.tree, told: c.tell(), request: req}
+	s.generation.Store(r.generation.Load())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for id, held := range r.live {

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing/format/pktline"
@@ -36,6 +35,7 @@ type sshConnection struct {
 	client  *ssh.Client
 	command string
 	opts    Options
+	list    *refsList
 
 	// Of the command that runs; it answers one request only.
 	session *ssh.Session
@@ -46,34 +46,34 @@ type sshConnection struct {
 
 // connectSSH opens a connection for one fetch, and asks for the refs. Errors are
 // *fault.Error, or what the network says.
-func (r *remote) connectSSH(ctx context.Context, req source.Request) (*connection, error) {
+func (r *remote) connectSSH(ctx context.Context, req source.Request, list *refsList) (uploader, *packp.AdvRefs, error) {
 	user, address, path, _ := source.SplitSSH(req.URL)
 	secret := req.Credential.Secret()
 	config, err := r.sshConfig(secret, cmp.Or(user, secret.Username, "git"), address)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	way, err := r.route(req.Credential)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	conn, err := way.dial(ctx, address)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// From here on everything ends when the connection does.
 	context.AfterFunc(ctx, func() { _ = conn.Close() })
 	client, err := handshake(ctx, conn, address, config)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	c := &sshConnection{client: client, command: "git-upload-pack " + quoted(path), opts: r.opts}
+	c := &sshConnection{client: client, command: "git-upload-pack " + quoted(path), opts: r.opts, list: list}
 	refs, err := c.start()
 	if err != nil {
 		_ = c.Close()
-		return nil, cmp.Or(ctx.Err(), err)
+		return nil, nil, cmp.Or(ctx.Err(), err)
 	}
-	return &connection{c, refs}, nil
+	return c, refs, nil
 }
 
 func handshake(ctx context.Context, conn net.Conn, address string, config *ssh.ClientConfig) (*ssh.Client, error) {
@@ -235,10 +235,9 @@ func (c *sshConnection) start() (*packp.AdvRefs, error) {
 	}
 	c.session, c.in, c.out, c.asked = session, in, out, false
 	refs := packp.NewAdvRefs()
-	over := new(atomic.Bool)
-	err = refs.Decode(&bounded{ReadCloser: io.NopCloser(out), left: c.opts.MaxRefs, over: over})
-	if over.Load() {
-		return nil, errOver() // the decoder has hidden it
+	err = refs.Decode(&bounded{ReadCloser: readCloser{out, c.client}, left: c.opts.MaxRefs, list: c.list})
+	if failed := c.list.failed(); failed != nil {
+		return nil, failed // the decoder has hidden it
 	}
 	if errors.Is(err, packp.ErrEmptyInput) {
 		_ = session.Wait() // until all of stderr is here
@@ -288,7 +287,9 @@ func (c *sshConnection) UploadPack(ctx context.Context, req *packp.UploadPackReq
 		return nil, err
 	}
 	if c.asked {
-		if _, err := c.start(); err != nil {
+		_, err := c.start() // what it shows now is of no interest
+		c.list.leave()
+		if err != nil {
 			return nil, cmp.Or(ctx.Err(), err)
 		}
 	}
@@ -323,6 +324,12 @@ func encode(req *packp.UploadPackRequest) ([]byte, error) {
 	}
 	err := pktline.NewEncoder(&b).EncodeString("done\n")
 	return b.Bytes(), err
+}
+
+// readCloser reads from one and closes another.
+type readCloser struct {
+	io.Reader
+	io.Closer
 }
 
 // quoted is the path for the shell at the other end: in single quotes, in which

@@ -47,6 +47,8 @@ type Options struct {
 	Timeout time.Duration
 	// MaxPack is the largest pack that is accepted; default 1 GiB.
 	MaxPack int64
+	// MaxBytes is the disk that all stores may take together; default 6 GiB.
+	MaxBytes int64
 	// MaxRefs is the largest list of refs, in bytes; default 16 MiB.
 	MaxRefs int64
 	// MaxPacks is how many packs pile up in a store before they are made one;
@@ -71,6 +73,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxPack <= 0 {
 		o.MaxPack = 1 << 30
+	}
+	if o.MaxBytes <= 0 {
+		o.MaxBytes = 6 << 30
 	}
 	if o.MaxRefs <= 0 {
 		o.MaxRefs = 16 << 20
@@ -98,12 +103,16 @@ type Store struct {
 	remote   *remote
 	bases    *lru[baseKey, base]
 	listings *lru[listingKey, []tree.Entry]
+	lineage  *lru[ancestry, bool] // whether a commit is another's ancestor: that never changes
+
+	budget    *budget
+	indexing  *source.Turns // while a pack is indexed that takes memory
+	repairing *source.Turns
 
 	mu         sync.Mutex
 	repos      map[string]*repo
 	swept      time.Time
 	background sync.WaitGroup  // compactions and repairs under way
-	indexing   chan struct{}   // held while a large pack is indexed
 	open       context.Context //nolint:containedctx // ends what runs in the background
 	end        context.CancelFunc
 }
@@ -121,12 +130,69 @@ func New(dir string, opts Options) (*Store, error) {
 	}
 	opts = opts.withDefaults()
 	s := &Store{
-		dir: dir, opts: opts, remote: newRemote(dir, opts), repos: map[string]*repo{}, indexing: make(chan struct{}, 1),
+		dir: dir, opts: opts, remote: newRemote(dir, opts), repos: map[string]*repo{},
+		budget:   newBudget(opts.MaxBytes, opts.Now),
+		indexing: source.NewTurns(1, 1), repairing: source.NewTurns(2, 1),
 		bases:    newLRU[baseKey, base](opts.CacheBytes),
 		listings: newLRU[listingKey, []tree.Entry](opts.CacheBytes),
+		lineage:  newLRU[ancestry, bool](maxKnown),
 	}
+	s.budget.held, s.budget.evict = s.isHeld, s.evict
 	s.open, s.end = context.WithCancel(context.Background())
-	return s, s.expire()
+	if err := s.expire(); err != nil {
+		return nil, err
+	}
+	return s, s.measure()
+}
+
+// measure finds out what an earlier process left, and throws away what is too much.
+func (s *Store) measure() error {
+	dirs, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		if !isStore(d.Name()) {
+			continue
+		}
+		dir := filepath.Join(s.dir, d.Name())
+		size, err := sizeOf(dir)
+		if err != nil {
+			return err
+		}
+		info, err := os.Stat(filepath.Join(dir, stateFile))
+		if err != nil {
+			return err // it was there when unused ones were looked for
+		}
+		s.budget.found(d.Name(), size, info.ModTime())
+	}
+	s.budget.trim()
+	return nil
+}
+
+// isHeld reports whether somebody holds a tree of a store.
+func (s *Store) isHeld(name string) bool {
+	s.mu.Lock()
+	r := s.repos[name]
+	s.mu.Unlock()
+	return r != nil && len(r.held()) > 0
+}
+
+// evict throws a store away, unless it is in use by a fetch, or, without force,
+// somebody holds a tree of it. Whoever needs it again fetches it again.
+func (s *Store) evict(name string, force bool) bool {
+	s.mu.Lock()
+	r := s.repos[name]
+	if r == nil { // nobody can begin to use it now
+		defer s.mu.Unlock()
+		err := os.RemoveAll(filepath.Join(s.dir, name))
+		if err == nil {
+			s.budget.settle(name, nobody, 0)
+		}
+		return err == nil
+	}
+	s.mu.Unlock()
+	return r.evict(force)
 }
 
 // Close waits for what runs in the background and closes files and connections.
@@ -151,7 +217,7 @@ func (s *Store) Fetch(ctx context.Context, req source.Request) (source.Revision,
 	if err := source.CheckURL(req.URL, s.opts.AllowFile); err != nil {
 		return source.Revision{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	ctx, cancel := context.WithTimeout(withTenant(ctx, req.Tenant), s.opts.Timeout)
 	defer cancel()
 	c, err := s.remote.connect(ctx, req)
 	if err != nil {
@@ -159,6 +225,7 @@ func (s *Store) Fetch(ctx context.Context, req source.Request) (source.Revision,
 	}
 	defer func() { _ = c.upload.Close() }() // what matters was read by then
 	want, err := resolve(c.refs, req.Ref)
+	c.forget()
 	if err != nil {
 		return source.Revision{}, err
 	}
@@ -168,28 +235,44 @@ func (s *Store) Fetch(ctx context.Context, req source.Request) (source.Revision,
 		return source.Revision{}, s.remote.classify(err, req)
 	}
 	defer r.unlock()
+	defer r.settle(req.Tenant)
 	snap, err := r.revision(ctx, c, want, req)
 	if err != nil {
 		return source.Revision{}, s.remote.classify(err, req)
 	}
 	if r.packCount() > s.opts.MaxPacks {
-		r.compactLater(&s.background) //nolint:contextcheck // it goes on when the request is over
+		r.compactLater(&s.background, req.Tenant) //nolint:contextcheck // it goes on when the request is over
 	}
 	return source.Revision{
 		Commit: snap.commit.String(), Branch: want.branch, Tag: want.tag, Name: want.name, Tree: snap,
 		Author: snap.told.author, Date: snap.told.date, Message: snap.told.message,
+		History: s.newHistory(snap, want, req), URL: source.NormalizeURL(req.URL),
 	}, nil
 }
 
+// repairEvery is how often a tree is fetched again that misses something, at most.
+const repairEvery = 30 * time.Second
+
 // repair fetches again, in the background, what brought a tree that was found
-// to be damaged. If that fails, the next fetch mends it.
+// to be damaged, or that had to make room. If that fails, the next fetch mends it.
 func (s *Store) repair(damaged *snapshot) {
+	now, last := s.opts.Now().UnixNano(), damaged.repaired.Load()
+	if last != 0 && now-last < int64(repairEvery) || !damaged.repaired.CompareAndSwap(last, now) {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.open.Err() != nil {
 		return
 	}
-	s.background.Go(func() { _, _ = s.Fetch(s.open, damaged.request) })
+	s.background.Go(func() {
+		give, err := s.repairing.Take(s.open, damaged.request.Tenant)
+		if err != nil {
+			return
+		}
+		defer give()
+		_, _ = s.Fetch(s.open, damaged.request)
+	})
 }
 
 // repo returns the objects that a request shares with others.
@@ -272,8 +355,7 @@ func (s *Store) expire() error {
 		return err
 	}
 	for _, d := range dirs {
-		id, err := hex.DecodeString(d.Name())
-		if err != nil || len(id) != storeIDSize {
+		if !isStore(d.Name()) {
 			continue
 		}
 		if r := s.repos[d.Name()]; r != nil {
@@ -288,6 +370,13 @@ func (s *Store) expire() error {
 		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}
+		s.budget.settle(d.Name(), nobody, 0)
 	}
 	return nil
+}
+
+// isStore reports whether a directory is one that [Store.repo] names.
+func isStore(name string) bool {
+	id, err := hex.DecodeString(name)
+	return err == nil && len(id) == storeIDSize
 }

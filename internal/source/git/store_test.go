@@ -24,6 +24,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/tree/treetest"
 	"github.com/holdfastcd/holdfast/test/gitserver"
 )
 
@@ -177,7 +178,7 @@ func TestDigestsAreGits(t *testing.T) {
 	_, repo := newServer(t, gitserver.Options{})
 	push(t, repo, gitserver.Put("a/b/c.yaml", "c"), gitserver.Put("a.b", "1"), gitserver.Put("a/z", "2"), gitserver.Put("empty", ""))
 	rev := fetch(t, newStore(t, t.TempDir(), Options{}), source.Request{URL: repo.URL()})
-	local := tree.FromFiles(map[string][]byte{"a/b/c.yaml": []byte("c"), "a.b": []byte("1"), "a/z": []byte("2"), "empty": nil})
+	local := treetest.FromFiles(map[string][]byte{"a/b/c.yaml": []byte("c"), "a.b": []byte("1"), "a/z": []byte("2"), "empty": nil})
 	for _, name := range []string{"", "a", "a/b", "a/b/c.yaml", "a.b", "empty"} {
 		want, err := rev.Tree.Stat(name)
 		if err != nil {

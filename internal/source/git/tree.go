@@ -23,12 +23,13 @@ const maxListing = 32 << 20
 // While somebody holds it, the store keeps its objects.
 type snapshot struct {
 	repo       *repo
-	generation int64 // of the store when the commit was there
 	commit     plumbing.Hash
 	root       plumbing.Hash
 	told       told
 	request    source.Request // which brought it, and may mend it
+	generation atomic.Int64   // of the store when the commit was there
 	damaged    atomic.Bool    // something that it needs was not there
+	repaired   atomic.Int64   // when it was last fetched again for that, in nanoseconds
 }
 
 // Damaged implements [source.Fragile].
