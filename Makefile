@@ -28,18 +28,35 @@ build: ## Build bin/holdfast
 devcluster: ## Build the throw-away Kubernetes control plane (first time: about 6 minutes)
 	$(GO) -C devcluster run ./cmd/devcluster build
 
+.PHONY: signer
+signer: ## Build the program that signs images for tests (first time: about 2 minutes)
+	cd test/signer && CGO_ENABLED=0 $(GO) run -ldflags='-s -w' . </dev/null
+
 .PHONY: demo
 demo: build ## Deliver examples/fleet to a throw-away cluster and watch drift being reverted; Ctrl-C ends it
 	$(BIN)/holdfast demo
 
+.PHONY: signing-tools
+signing-tools: ## Check for what tests sign commits with; where there is apt and the right to use it, install it
+	@missing=; for tool in git gpg gpgconf gpgsm openssl ssh-keygen; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if test -n "$$missing" && command -v apt-get >/dev/null && test "$$(id -u)" = 0; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends git gnupg gpgsm openssl openssh-client >/dev/null; missing=; \
+		for tool in git gpg gpgconf gpgsm openssl ssh-keygen; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	fi; \
+	test -z "$$missing" || { echo "the tests sign commits with real tools, and these are missing:$$missing (on Debian: apt install git gnupg gpgsm openssl openssh-client)"; exit 1; }
+
 .PHONY: test
-test: lint devcluster ## Lint, then all tests with the race detector; end-to-end ones on a real API server
+test: signing-tools lint devcluster signer ## Lint, then all tests with the race detector; end-to-end ones on a real API server
 	CGO_ENABLED=0 $(GO) -C devcluster test ./cmd/devcluster ./internal/...
 	$(GO) test -race -timeout 20m ./...
 
 .PHONY: unit
-unit: ## Only the tests that need no cluster
+unit: signing-tools ## Only the tests that need no cluster
 	$(GO) test -short ./...
+
+.PHONY: e2e-kill
+e2e-kill: devcluster ## Kill the controller 200 times between its writes; no apply without its entry
+	HOLDFAST_KILLS=200 $(GO) test ./test/e2e -run TestKilledUnderLoad -timeout 60m -v
 
 .PHONY: bench
 bench: build devcluster ## The table of the design: the floor and Holdfast in one run (BENCH_APPS, BENCH_OBJECTS)
@@ -52,6 +69,14 @@ fuzz: ## Every fuzz target for FUZZTIME each
 		for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | sed 's/^func //'); do \
 			echo "== $$dir $$f"; $(GO) test ./$$dir -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME); \
 		done; done
+
+.PHONY: audit-kill
+audit-kill: ## The audit log, killed 200 times at random moments under load
+	HOLDFAST_AUDIT_KILLS=200 $(GO) test -count 1 -v -timeout 30m -run '^TestKilled$$' ./internal/audit
+
+.PHONY: audit-scale
+audit-scale: ## The audit log with a million entries: throughput, room, opening, proofs (about 10 minutes)
+	HOLDFAST_AUDIT_ENTRIES=1000000 $(GO) test -count 1 -v -timeout 60m -run '^TestScale$$' ./internal/audit
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## Format, vet and lint, strictly

@@ -271,6 +271,9 @@ type Image struct {
 	Proofs []Proof
 	// Problems are why nothing else was proven, a line each.
 	Problems []string `json:",omitempty"`
+	// Unreachable: a registry did not answer, or had not what may come to it yet;
+	// asked again, it may prove more.
+	Unreachable bool `json:",omitempty"`
 }
 
 // Proof is one statement about an image that verified.
