@@ -27,6 +27,15 @@ const (
 	Rollback  Action = "rollback"
 	Approve   Action = "approve" // prunes that waited for a word
 	Policy    Action = "policy"  // a TrustPolicy changed
+	Rekey     Action = "rekey"   // checkpoints are signed by another key from here on
+)
+
+// The results of an outcome.
+const (
+	ResultDelivered   = "delivered"
+	ResultPartial     = "partial"
+	ResultFailed      = "failed"
+	ResultInterrupted = "interrupted" // the process ended before it could tell
 )
 
 // Entry is one decision. It holds no values of objects: those are in its record,
@@ -46,8 +55,7 @@ type Entry struct {
 	// Record is the digest (sha256:...) of what it was about: objects before and
 	// after, render inputs, images. See [Record].
 	Record string `json:"record,omitempty"`
-	// Result of an outcome: delivered, partial, failed, or interrupted where the
-	// process ended before it could tell.
+	// Result of an outcome: one of the constants below.
 	Result   string         `json:"result,omitempty"`
 	Reason   string         `json:"reason,omitempty"` // why, in words; never a secret
 	Verdicts []Verdict      `json:"verdicts,omitempty"`
@@ -62,6 +70,9 @@ type Source struct {
 	Commit string `json:"commit"`
 	// Tree is the digest of the tree that was rendered.
 	Tree string `json:"tree,omitempty"`
+	// Verified are the names of the TrustPolicies to which the commit was proven, with
+	// commas between. A range that they demand may begin behind it.
+	Verified string `json:"verified,omitempty"`
 }
 
 // Person is who took part. A claim is what somebody says of themselves: the author
@@ -89,6 +100,10 @@ type Record struct {
 	Objects []Change      `json:"objects,omitempty"`
 	Render  *Render       `json:"render,omitempty"`
 	Images  []trust.Image `json:"images,omitempty"`
+	// Verdicts and Commits are all of them, where the entry had room for the first
+	// only.
+	Verdicts []Verdict      `json:"verdicts,omitempty"`
+	Commits  []trust.Commit `json:"commits,omitempty"`
 }
 
 // Change is what is done to one object.

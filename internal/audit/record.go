@@ -1,0 +1,170 @@
+package audit
+
+import (
+	"bytes"
+	"compress/flate"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/holdfastcd/holdfast/internal/fault"
+)
+
+// A record's file is named by the SHA-256 of the record's JSON. It holds recordMagic,
+// the JSON deflated, and the SHA-256 of all that: deflate has several spellings of
+// the same content, and only one of them is what was written.
+const recordMagic = "HFR1"
+
+// Bounds of one record: as JSON, and as its file.
+const (
+	maxRecord     = 64 << 20
+	maxRecordFile = maxRecord + maxRecord/8
+)
+
+const digestPrefix = "sha256:"
+
+var isDigest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+
+// recordName is the name of the file of a record, or a fault for what is no digest.
+func recordName(digest string) (string, error) {
+	if !isDigest.MatchString(digest) {
+		return "", fault.New(fault.Invalid, "%.80q is no digest of a record", digest)
+	}
+	hash := strings.TrimPrefix(digest, digestPrefix)
+	return "records/" + hash[:2] + "/" + hash, nil
+}
+
+// ReadRecord returns a record of a log, after its digest is checked.
+func ReadRecord(ctx context.Context, r Reader, digest string) (Record, error) {
+	var record Record
+	text, name, err := recordText(ctx, r, digest)
+	if err != nil {
+		return record, err
+	}
+	err = fromJSON(name, "the record", text, &record)
+	return record, err
+}
+
+func recordText(ctx context.Context, r Reader, digest string) (text []byte, name string, err error) {
+	if name, err = recordName(digest); err != nil {
+		return nil, "", err
+	}
+	file, err := r.Read(ctx, name, maxRecordFile)
+	if err != nil {
+		return nil, name, err
+	}
+	end := len(file) - sha256.Size
+	if end < len(recordMagic) || string(file[:len(recordMagic)]) != recordMagic {
+		return nil, name, damaged(name, "the file is no record")
+	}
+	if sum := sha256.Sum256(file[:end]); !bytes.Equal(sum[:], file[end:]) {
+		return nil, name, damaged(name, "the record was changed: its checksum does not fit")
+	}
+	text, err = readBounded(flate.NewReader(bytes.NewReader(file[len(recordMagic):end])), name, maxRecord)
+	if err != nil {
+		return nil, name, err
+	}
+	if digestOf(text) != digest {
+		return nil, name, damaged(name, "the record was changed: it is not the one of this digest")
+	}
+	return text, name, nil
+}
+
+func digestOf(text []byte) string {
+	sum := sha256.Sum256(text)
+	return digestPrefix + hex.EncodeToString(sum[:])
+}
+
+// records keeps records in files below dir.
+type records struct {
+	dir    string
+	flight singleflight.Group
+
+	mu    sync.Mutex
+	known map[string]bool // digests that are on disk for certain, bounded
+}
+
+// maxKnown bounds what records remembers.
+const maxKnown = 4096
+
+// put returns the digest of r. When it returns, r is on disk. A record that is too
+// big is a fault Limit.
+func (s *records) put(ctx context.Context, r *Record) (string, error) {
+	text, err := toJSON(r)
+	if err != nil {
+		return "", err
+	}
+	if len(text) > maxRecord {
+		return "", fault.New(fault.Limit, "the audit record of one decision would be longer than %d bytes", maxRecord).
+			WithHint("deliver fewer objects at once")
+	}
+	digest := digestOf(text)
+	if s.knows(digest) {
+		return digest, nil
+	}
+	_, err, _ = s.flight.Do(digest, func() (any, error) { return nil, s.write(ctx, digest, text) })
+	if err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.known) >= maxKnown {
+		clear(s.known)
+	}
+	s.known[digest] = true
+	return digest, nil
+}
+
+func (s *records) knows(digest string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.known[digest]
+}
+
+// write stores a record that is not known to be stored.
+func (s *records) write(ctx context.Context, digest string, text []byte) error {
+	name, err := recordName(digest)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(s.dir, filepath.FromSlash(name))
+	if err := makeDir(filepath.Dir(path)); err != nil {
+		return err
+	}
+	if _, err := os.Stat(path); err == nil { //nolint:gosec // the name is a digest
+		if found, _, err := recordText(ctx, Dir(s.dir), digest); err == nil && bytes.Equal(found, text) {
+			return syncDir(filepath.Dir(path)) // a crash may have come before this
+		}
+	}
+	file, err := deflate(text)
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(s.dir, draftsDir), path, file)
+}
+
+// deflate writes a record's file.
+func deflate(text []byte) ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteString(recordMagic)
+	w, err := flate.NewWriter(&b, flate.BestSpeed)
+	if err == nil {
+		_, err = w.Write(text)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		return nil, fault.From(err)
+	}
+	sum := sha256.Sum256(b.Bytes())
+	b.Write(sum[:])
+	return b.Bytes(), nil
+}
