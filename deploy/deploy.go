@@ -3,7 +3,7 @@
 // so that an installation is always that of the binary that makes it; nothing here
 // talks to a cluster.
 //
-// The files under crds are generated from Go types: those of api/argo, and those
+// The files under crds are generated from Go types: those of api, and those
 // that the Flux project publishes. `make generate` writes them, and a test is red
 // while they are older than their types.
 package deploy
@@ -60,6 +60,9 @@ type Options struct {
 	// DataClaim names a PersistentVolumeClaim in Namespace for the data directory,
 	// which is lost with the Pod when empty.
 	DataClaim string
+	// AuditClaim names a PersistentVolumeClaim in Namespace for the audit log; when empty,
+	// one is made.
+	AuditClaim string
 	// Permissive lets deliveries that name no account be made by Holdfast's own, which
 	// is given cluster-admin for it, as Argo CD and Flux are by default.
 	Permissive bool
@@ -98,7 +101,7 @@ func Manifests(o Options) ([]*unstructured.Unstructured, error) {
 			return nil, err
 		}
 	}
-	return o.bindTenants(objs), nil
+	return o.bindTenants(o.needed(objs)), nil
 }
 
 // YAML renders objects as one stream of documents, in the order given.
@@ -125,8 +128,10 @@ func (o Options) validate() error {
 				WithHint("lower case letters, digits and -, 63 at most")
 		}
 	}
-	if o.DataClaim != "" && len(validation.IsDNS1123Subdomain(o.DataClaim)) > 0 {
-		return fault.New(fault.Invalid, "%q is not a name for a PersistentVolumeClaim", o.DataClaim)
+	for _, claim := range []string{o.DataClaim, o.AuditClaim} {
+		if claim != "" && len(validation.IsDNS1123Subdomain(claim)) > 0 {
+			return fault.New(fault.Invalid, "%q is not a name for a PersistentVolumeClaim", claim)
+		}
 	}
 	return nil
 }
@@ -144,6 +149,17 @@ func (o Options) read() ([]*unstructured.Unstructured, error) {
 	}
 	last := len(objs) - 1
 	return append(append(objs[:last:last], more...), objs[last]), nil
+}
+
+// auditKey is the role by which the key of the audit log is made as a Secret.
+const auditKey = "holdfast-audit-key"
+
+// needed leaves out the claim for the audit log where another is named, and the right
+// to make its key for who may write nothing: that lies beside the log then.
+func (o Options) needed(objs []*unstructured.Unstructured) []*unstructured.Unstructured {
+	return slices.DeleteFunc(objs, func(obj *unstructured.Unstructured) bool {
+		return o.AuditClaim != "" && obj.GetKind() == "PersistentVolumeClaim" || o.Observe && obj.GetName() == auditKey
+	})
 }
 
 // adapt moves obj into o's namespace and gives the Deployment its image, arguments
@@ -241,16 +257,28 @@ func (o Options) adaptPod(obj *unstructured.Unstructured) error {
 	if o.Observe || o.Takeover {
 		args = append(args, "--observe")
 	}
+	if o.Observe {
+		args = append(args, "--audit-key=/audit/audit.key")
+	}
 	if err := unstructured.SetNestedStringSlice(c, append(args, o.Args...), "args"); err != nil {
 		return err
 	}
 	pod["containers"] = containers
-	if o.DataClaim != "" {
-		pod["volumes"] = []any{map[string]any{
-			"name": "data", "persistentVolumeClaim": map[string]any{"claimName": o.DataClaim},
-		}}
-	}
+	o.claim(pod, "data", o.DataClaim)
+	o.claim(pod, "audit", o.AuditClaim)
 	return unstructured.SetNestedMap(obj.Object, pod, "spec", "template", "spec")
+}
+
+// claim puts a PersistentVolumeClaim where pod has the volume called name; an empty
+// one leaves it as it is.
+func (Options) claim(pod map[string]any, name, claim string) {
+	volumes, _, _ := unstructured.NestedSlice(pod, "volumes")
+	for i, v := range volumes {
+		if m, ok := v.(map[string]any); ok && m["name"] == name && claim != "" {
+			volumes[i] = map[string]any{"name": name, "persistentVolumeClaim": map[string]any{"claimName": claim}}
+		}
+	}
+	pod["volumes"] = volumes
 }
 
 // bindTenants replaces the binding of the tenant role that reaches every namespace

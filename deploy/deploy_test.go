@@ -47,6 +47,11 @@ var generated = []struct {
 		files:   []string{"argoproj.io_applications.yaml", "argoproj.io_appprojects.yaml"},
 	},
 	{
+		options: "crd",
+		paths:   []string{"./api/holdfast/..."},
+		files:   []string{"holdfast.dev_trustpolicies.yaml"},
+	},
+	{
 		options: "crd:maxDescLen=0",
 		paths: []string{
 			"github.com/fluxcd/kustomize-controller/api/v1",
@@ -92,6 +97,7 @@ func TestGenerated(t *testing.T) {
 	for i := range present {
 		present[i] = filepath.Base(present[i])
 	}
+	slices.Sort(files)
 	if diff := cmp.Diff(files, present); diff != "" {
 		t.Errorf("definitions (-want +present):\n%s", diff)
 	}
@@ -102,7 +108,7 @@ func TestGenerated(t *testing.T) {
 func inputs(t *testing.T) string {
 	t.Helper()
 	sum := sha256.New()
-	sources, err := filepath.Glob("../api/argo/v1alpha1/*.go")
+	sources, err := filepath.Glob("../api/*/v1alpha1/*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,6 +217,10 @@ func TestErgonomics(t *testing.T) {
 			Categories: []string{"all", "fluxcd", "fluxcd-appliers"}, Columns: ready,
 			StatusSubresource: true, StatusDefaultGenerated: `{"observedGeneration":-1}`,
 		}},
+		"TrustPolicy": {"what it is for, whether it can be judged, and how many deliveries it stops", look{
+			Name: "trustpolicies.holdfast.dev/v1alpha1", Scope: "Cluster", Short: []string{"trust"}, Categories: []string{"holdfast"},
+			Columns: []string{"Mode", "Ready", "Selected", "Refused", "Age", "Status+"}, StatusSubresource: true,
+		}},
 		"Receiver": {"as Flux publishes it", look{
 			Name: "receivers.notification.toolkit.fluxcd.io/v1", Scope: "Namespaced",
 			Categories: []string{"all", "fluxcd", "fluxcd-notifications"}, Columns: ready,
@@ -278,6 +288,7 @@ func admit(t *testing.T, crd *apiextv1.CustomResourceDefinition, obj map[string]
 // TestAdmission sends objects through the definitions.
 func TestAdmission(t *testing.T) {
 	const app = "apiVersion: argoproj.io/v1alpha1\nkind: Application\nmetadata: {name: a}\n"
+	const trustPolicy = "apiVersion: holdfast.dev/v1alpha1\nkind: TrustPolicy\nmetadata: {name: p}\n"
 	cases := map[string]struct {
 		reason string
 		kind   string
@@ -326,6 +337,19 @@ func TestAdmission(t *testing.T) {
 		"ProjectOfNothing": {
 			reason: "a project without rules is one that permits nothing",
 			kind:   "AppProject", object: "apiVersion: argoproj.io/v1alpha1\nkind: AppProject\nmetadata: {name: p}\nspec: {}\n",
+		},
+		"EverythingOfATrustPolicy": {
+			reason: "no field that users write may be dropped by the API server",
+			kind:   "TrustPolicy", object: string(readFile(t, "../api/holdfast/v1alpha1/testdata/trustpolicy.yaml")),
+		},
+		"SlipInATrustPolicy": {
+			reason: "a demand with a slip in its name is kept, to be refused by name; dropped, it would be no demand",
+			kind:   "TrustPolicy", object: trustPolicy + "spec: {strict: true, comits: {}, select: {namespace: [a], labels: {matchlabels: {}}},\n" +
+				"  commits: {authorMatch: true, authorities: [{name: a, ssh: {inline: k, in: l}, identity: [a]}]}}\n",
+		},
+		"TrustPolicyMode": {
+			reason: "a mode that nobody knows must not be taken for another",
+			kind:   "TrustPolicy", object: trustPolicy + "spec: {strict: true, mode: warn}\n", errs: 1,
 		},
 		"FluxInterval": {
 			reason: "a duration that nobody can parse must not reach a controller",
@@ -380,7 +404,11 @@ func TestManifests(t *testing.T) {
 		"ClusterRole holdfast-watch", "ClusterRoleBinding holdfast-watch",
 		"ClusterRole holdfast-serve", "ClusterRoleBinding holdfast-serve",
 		"ClusterRole holdfast-tenant", "ClusterRoleBinding holdfast-tenant",
-		"holdfast-system/Service holdfast", "holdfast-system/NetworkPolicy holdfast",
+		"holdfast-system/Role holdfast-audit-key", "holdfast-system/RoleBinding holdfast-audit-key",
+		"ClusterRole holdfast-review", "ClusterRoleBinding holdfast-review",
+		"ClusterRole holdfast-audit-reader", "holdfast-system/ServiceAccount holdfast-audit-reader",
+		"ClusterRoleBinding holdfast-audit-reader", "holdfast-system/Role holdfast-auditor",
+		"holdfast-system/Service holdfast", "holdfast-system/NetworkPolicy holdfast", "holdfast-system/PersistentVolumeClaim holdfast-audit",
 		"holdfast-system/Deployment holdfast",
 	}
 	objs := manifests(t, deploy.Options{})
@@ -423,6 +451,10 @@ func TestOptions(t *testing.T) {
 			reason: "a claim replaces the volume that dies with the Pod", options: deploy.Options{DataClaim: "fast"},
 			has: []string{"claimName: fast"}, hasNot: []string{"emptyDir"},
 		},
+		"AuditClaim": {
+			reason: "a claim that is there is used, and none is made", options: deploy.Options{AuditClaim: "slow"},
+			has: []string{"claimName: slow", "- --audit-dir=/audit/log"}, hasNot: []string{"kind: PersistentVolumeClaim\n", "claimName: holdfast-audit"},
+		},
 		"Permissive": {
 			reason:  "own identity without rights would fail every delivery; the flag and the right go together",
 			options: deploy.Options{Permissive: true, Namespace: "gitops"},
@@ -430,7 +462,7 @@ func TestOptions(t *testing.T) {
 		},
 		"Observe": {
 			reason:  "who only looks gets no right to write, and the controller knows",
-			options: deploy.Options{Observe: true}, has: []string{"- --observe", "impersonate"}, hasNot: []string{"- patch", "- update", "- create"},
+			options: deploy.Options{Observe: true}, has: []string{"- --observe", "impersonate"}, hasNot: []string{"- patch", "- update", "  - events\n"},
 		},
 		"Takeover": {
 			reason:  "to deliver one resource takes the rights of an installation",
@@ -451,6 +483,9 @@ func TestOptions(t *testing.T) {
 		},
 		"BadTenant": {
 			reason: "a glob is not a namespace", options: deploy.Options{Tenants: []string{"team-*"}}, fails: true, kind: fault.Invalid,
+		},
+		"BadAuditClaim": {
+			reason: "refuse before anything is written", options: deploy.Options{AuditClaim: "a/b"}, fails: true, kind: fault.Invalid,
 		},
 		"BadClaim": {
 			reason: "refuse before anything is written", options: deploy.Options{DataClaim: "a/b"}, fails: true, kind: fault.Invalid,
@@ -495,9 +530,10 @@ func TestTenantsNarrow(t *testing.T) {
 func TestLeastPrivilege(t *testing.T) {
 	// Writing verbs, and the groups in which they are granted.
 	writes := map[string][]string{
-		"patch":  {"source.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io", "notification.toolkit.fluxcd.io", "argoproj.io", "", "events.k8s.io"},
+		"patch":  {"source.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io", "notification.toolkit.fluxcd.io", "argoproj.io", "holdfast.dev", "", "events.k8s.io"},
 		"update": {"source.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io", "notification.toolkit.fluxcd.io", "argoproj.io"},
-		"create": {"", "events.k8s.io"},
+		// Events; and reviews, which are questions to the API server.
+		"create": {"", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io"},
 	}
 	for _, obj := range manifests(t, deploy.Options{}) {
 		if obj.GetKind() != "ClusterRole" && obj.GetKind() != "Role" {

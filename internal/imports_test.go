@@ -69,12 +69,17 @@ var rules = []rule{
 	},
 	{
 		of:     []string{"internal/dialect/flux"},
-		never:  []string{module + "internal/dialect/argo", module + "api/argo/..."},
+		never:  []string{module + "internal/dialect/argo", module + "internal/dialect/own", module + "api/argo/...", module + "api/holdfast/..."},
 		reason: "dialects do not know each other",
 	},
 	{
+		of:     []string{"internal/dialect/own"},
+		never:  []string{module + "internal/dialect/argo", module + "internal/dialect/flux", module + "api/argo/...", "github.com/fluxcd/..."},
+		reason: "what must be proven is the same in every dialect",
+	},
+	{
 		of:     []string{"internal/dialect/argo"},
-		never:  []string{module + "internal/dialect/flux", "github.com/fluxcd/..."},
+		never:  []string{module + "internal/dialect/flux", module + "internal/dialect/own", module + "api/holdfast/...", "github.com/fluxcd/..."},
 		reason: "dialects do not know each other",
 	},
 	{

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/go-logr/logr"
@@ -61,7 +62,7 @@ func Run(args []string, p Process) int {
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.Is(err, errChanges):
+	case errors.Is(err, errChanges), errors.Is(err, errTampered):
 		return exitChanges
 	default:
 		fmt.Fprintln(p.Err, "holdfast: "+explain(err))
@@ -70,11 +71,12 @@ func Run(args []string, p Process) int {
 }
 
 // silence keeps the Kubernetes libraries from writing to standard error; what
-// matters of it reaches the controller's own log.
-func silence() {
+// matters of it reaches the controller's own log. Once for the process: their loggers
+// are not made to be exchanged while they are used.
+var silence = sync.OnceFunc(func() {
 	klog.SetLogger(logr.Discard())
 	ctrl.SetLogger(logr.Discard())
-}
+})
 
 const about = `Holdfast takes what is in Git and holds a Kubernetes cluster to it.
 
@@ -85,8 +87,8 @@ const more = `
 Every setting shown with a variable, such as [$HOLDFAST_DATA_DIR], can be given
 in the environment as well; the flag wins.
 
-Exit codes: 0 success; 1 "diff" found changes; 2 anything failed, a wrong
-command line included.
+Exit codes: 0 success; 1 "diff" found changes, "trust check" what would be refused,
+or "audit verify" a changed log; 2 anything failed, a wrong command line included.
 `
 
 const rootExamples = `  # watch a repository being delivered, on this machine, and drift being reverted
@@ -124,7 +126,7 @@ func newRoot(p Process) *cobra.Command {
 	root.SetOut(p.Out)
 	root.SetErr(p.Err)
 	root.SetFlagErrorFunc(wrongUsage)
-	group(root, "Look:", newGet(p), newDiff(p), newBuild(p), newHealth(p))
+	group(root, "Look:", newGet(p), newDiff(p), newBuild(p), newHealth(p), newWhy(p), newAudit(p), newTrust(p))
 	group(root, "Operate deliveries:", newSync(p), newRollback(p), newSuspend(p), newResume(p), newTakeover(p), newHandback(p))
 	group(root, "Run Holdfast:", newInstall(p), newController(p), newDemo(p))
 	root.AddCommand(newVersion(p), newWorker())

@@ -17,6 +17,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	silence()
 	// Tests that run commands in this process render in workers of it.
 	worker.RunIfWorker(render.Handlers())
 	testscript.Main(m, map[string]func(){

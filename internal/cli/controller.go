@@ -5,6 +5,7 @@ import (
 	_ "net/http/pprof" //nolint:gosec // on a server of its own, only where the owner of the process asks for it
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,6 +20,7 @@ type Controller struct {
 
 	Kubeconfig   string
 	WorkerMemory memory
+	DataLimit    memory
 	LogLevel     string
 	LogFormat    string
 	PProf        string
@@ -27,6 +29,10 @@ type Controller struct {
 func (o *Controller) bind(s settings) {
 	s.text(&o.Kubeconfig, "kubeconfig", "", "path of the kubeconfig `FILE` (default: the account of the Pod that this runs in)")
 	s.text(&o.DataDir, "data-dir", defaultDataDir(), "`DIR` for Git objects and fingerprints; all of it can be made anew")
+	o.DataLimit = controller.DefaultDataLimit
+	s.value(&o.DataLimit, "data-limit", "how much `DISK` the data may take; beyond it, the largest tenant's repositories make room, or are refused")
+	s.text(&o.AuditDir, "audit-dir", "", "`DIR` for the audit log, which cannot be made anew (default: audit in the data directory)")
+	s.text(&o.AuditKey, "audit-key", "", "`FILE` of the key that signs the audit log, made if it is not there (default: the Secret "+controller.AuditSecret+" beside the Pod; elsewhere audit.key in the data directory)")
 	s.text(&o.Listen, "listen", ":8080", "`ADDRESS` of the one HTTP port: webhooks, artifacts, metrics and health")
 	s.text(&o.ArtifactURL, "artifact-url", "", "`URL` by which others reach that port, for the artifacts that GitRepositories offer (default: http://holdfast.holdfast-system.svc)")
 	s.toggle(&o.Permissive, "permissive", "UNSAFE: write with Holdfast's own account where a delivery names none; shown on every object that it affects")
@@ -64,6 +70,8 @@ func (o *Controller) validate() error {
 	switch {
 	case o.DataDir == "":
 		return fault.New(fault.Invalid, "--data-dir is empty").WithHint("name a directory that the controller may write to")
+	case o.DataLimit < 64<<20:
+		return fault.New(fault.Invalid, "--data-limit must be at least 64Mi")
 	case o.Concurrency < 1:
 		return fault.New(fault.Invalid, "--concurrency must be at least 1")
 	case o.Workers < 0:
@@ -106,6 +114,7 @@ account watches, and reads what deliveries refer to. The one HTTP port serves
   /api/webhook     pushes of GitHub, GitLab, Gitea and Gogs, signed as Argo CD's argocd-secret says
   /hook/           Flux Receivers
   /gitrepository/  artifacts of GitRepositories
+  /audit/          the audit log, for those who may read it
   /observe         what would change of deliveries that are only observed
   /metrics /healthz /readyz
 
@@ -123,7 +132,10 @@ Exit codes: 0 it was asked to end; 2 it cannot start, or go on.`,
 			if err != nil {
 				return err
 			}
-			o.Config, o.Log, o.WorkerMemoryBytes = cfg, log, int64(o.WorkerMemory)
+			o.Config, o.Log, o.WorkerMemoryBytes, o.DataLimitBytes = cfg, log, int64(o.WorkerMemory), int64(o.DataLimit)
+			if o.Kubeconfig == "" {
+				o.Namespace = podNamespace()
+			}
 			if o.PProf != "" {
 				go profile(o.PProf)
 			}
@@ -132,6 +144,16 @@ Exit codes: 0 it was asked to end; 2 it cannot start, or go on.`,
 	}
 	o.bind(settings{cmd.Flags()})
 	return cmd
+}
+
+// podNamespace is the namespace that this Pod is in; "" if that cannot be told.
+func podNamespace() string {
+	const file = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+	name, err := os.ReadFile(file)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(name))
 }
 
 // profile serves the profiler until the process ends.

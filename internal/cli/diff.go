@@ -293,7 +293,7 @@ func (o *Diff) specs(ctx context.Context, asked requested) ([]delivery.Spec, fun
 		specs, err := asked.specs(revision, o.previewOptions)
 		return specs, func() {}, err
 	}
-	f, err := newFetcher()
+	f, err := newFetcher(git.Options{Proxy: http.ProxyFromEnvironment})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -311,12 +311,12 @@ type fetcher struct {
 	store *git.Store
 }
 
-func newFetcher() (*fetcher, error) {
+func newFetcher(o git.Options) (*fetcher, error) {
 	dir, err := os.MkdirTemp("", "holdfast-diff-")
 	if err != nil {
 		return nil, fault.New(fault.Internal, "cannot make a temporary directory: %s", err)
 	}
-	store, err := git.New(dir, git.Options{Proxy: http.ProxyFromEnvironment})
+	store, err := git.New(dir, o)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}

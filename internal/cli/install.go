@@ -34,6 +34,7 @@ func (o *Install) bind(s settings) {
 	s.toggle(&o.Export, "export", "print the objects as YAML, and do not talk to any cluster")
 	s.text(&o.Namespace, "namespace", deploy.DefaultNamespace, "`NAMESPACE` that Holdfast runs in")
 	s.text(&o.Image, "image", "", "container `IMAGE`, best with its digest (default: that of this version)")
+	s.text(&o.AuditClaim, "audit-claim", "", "`NAME` of a PersistentVolumeClaim for the audit log (default: one of 10Gi is made, which needs a default StorageClass)")
 	s.text(&o.DataClaim, "data-claim", "", "`NAME` of a PersistentVolumeClaim for the data directory (default: none; it is fetched again)")
 	s.flags.StringSliceVar(&o.Tenants, "tenants", nil, "`NAMESPACES` whose service accounts Holdfast may act as (default: all)")
 	s.bind("tenants")

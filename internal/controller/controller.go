@@ -4,6 +4,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -20,17 +21,22 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"github.com/holdfastcd/holdfast/internal/audit"
+	"github.com/holdfastcd/holdfast/internal/audit/remote"
 	"github.com/holdfastcd/holdfast/internal/cluster"
 	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/dialect/argo"
 	"github.com/holdfastcd/holdfast/internal/dialect/flux"
+	"github.com/holdfastcd/holdfast/internal/dialect/own"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/server"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/source/git"
 	"github.com/holdfastcd/holdfast/internal/store"
+	"github.com/holdfastcd/holdfast/internal/trust/commit"
+	"github.com/holdfastcd/holdfast/internal/trust/image"
 	"github.com/holdfastcd/holdfast/internal/worker"
 )
 
@@ -39,15 +45,22 @@ type Options struct {
 	Config *rest.Config
 	Log    *slog.Logger
 
-	DataDir     string
-	Listen      string // address of the one HTTP port
-	ArtifactURL string // by which others reach that port; empty: the service that install makes
+	DataDir        string
+	DataLimitBytes int64  // of all that grows in it; 0: DefaultDataLimit
+	Listen         string // address of the one HTTP port
+	ArtifactURL    string // by which others reach that port; empty: the service that install makes
+
+	// AuditDir is where the log of decisions lies; empty: in DataDir. AuditKey is the
+	// file of the key that signs it; empty: the Secret [AuditSecret] in Namespace, or,
+	// where that is empty too, a file in DataDir.
+	AuditDir, AuditKey string
+	Namespace          string // that the process runs in; empty: it does not run in a cluster
 
 	Permissive            bool
 	DefaultServiceAccount string
 	ArgoNamespace         string
 	AllowFileURLs         bool
-	AllowLinkLocal        bool // Git servers and proxies at link-local addresses
+	AllowLinkLocal        bool // Git servers, registries and proxies at link-local addresses
 	// Observe has everything be looked at, and nothing written but for what was
 	// taken over from a peer that runs beside.
 	Observe bool
@@ -67,7 +80,10 @@ type process struct {
 	git      *git.Store
 	hub      *source.Hub
 	cluster  *cluster.Cluster
+	audit    *audit.Log
+	served   server.Audit // what is served of it
 	manager  ctrl.Manager
+	own      *own.Own
 	flux     *flux.Flux
 	argo     *argo.Argo
 	renders  *renderings
@@ -87,8 +103,8 @@ type process struct {
 func Run(ctx context.Context, o Options) error {
 	klog.SetLogger(libraryLog(o.Log))
 	p := &process{Options: o}
-	defer p.close()
-	for _, step := range []func() error{p.openData, p.listen, p.connect, p.manage, p.serve} {
+	defer p.close() //nolint:contextcheck // what ends must end also after ctx has
+	for _, step := range []func() error{p.openData, p.listen, p.connect, p.openAudit, p.manage, p.serve} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -104,10 +120,15 @@ func (p *process) openData() (err error) {
 	if p.store, err = store.Open(p.DataDir); err != nil {
 		return err
 	}
+	limit := cmp.Or(p.DataLimitBytes, DefaultDataLimit)
+	if err := p.store.Bound(limit / printsShare); err != nil {
+		return err
+	}
 	p.workers = worker.NewPool(worker.Options{Size: p.Workers, MemoryLimit: p.WorkerMemoryBytes, Deadline: quickRender})
 	p.patient = worker.NewPool(worker.Options{Size: 1, MemoryLimit: p.WorkerMemoryBytes, Deadline: longRender})
 	p.git, err = git.New(p.store.Git(), git.Options{
 		AllowFile: p.AllowFileURLs, AllowLinkLocal: p.AllowLinkLocal, Proxy: http.ProxyFromEnvironment,
+		MaxBytes: limit - limit/printsShare,
 	})
 	return err
 }
@@ -135,7 +156,7 @@ func (p *process) manage() (err error) {
 	}
 	p.renders = &renderings{}
 	fair := render.NewFair(p.renders.of(render.New(p.workers)), p.renders.of(render.New(p.patient)))
-	cache := render.NewFairCache(fair, renderCacheBytes)
+	cache := render.NewCache(fair.In, renderCacheBytes)
 	engine := delivery.New(delivery.Options{
 		Renderer: func(id delivery.ID) render.Renderer { return cache.In(id.String()) },
 		Cluster:  p.cluster,
@@ -144,6 +165,10 @@ func (p *process) manage() (err error) {
 		Clock:    time.Now,
 		Log:      p.Log,
 		Alive:    p.alive,
+		Commits:  commit.New(commit.Options{Clock: time.Now, Log: p.Log}),
+		Images:   image.New(image.Options{Clock: time.Now, Log: p.Log, AllowLinkLocal: p.AllowLinkLocal}),
+		Judged:   p.judged,
+		Audit:    p.audit,
 	})
 	p.observed = &observations{clock: time.Now}
 	p.hub = source.NewHub(p.git, time.Now)
@@ -166,6 +191,10 @@ func (p *process) manage() (err error) {
 		Observed: p.observed.note,
 		Peers:    &dialect.Peers{},
 	}
+	if p.own, err = own.Setup(p.manager, env, own.Options{Changed: p.demandsChanged, Record: engine.Record, Alive: p.alive}); err != nil {
+		return err
+	}
+	env.Trust = p.own.Demands
 	router := dialect.Router{}
 	if p.flux, err = flux.Setup(p.manager, env, router); err != nil {
 		return err
@@ -195,9 +224,15 @@ func (p *process) serve() error {
 	if err := errors.Join(own.Register(requests{p.cluster}), own.Register(p.renders), own.Register(p.observed)); err != nil {
 		return fault.New(fault.Internal, "cannot register metrics: %s", err)
 	}
+	reviewer, err := remote.NewReviewer(p.Config, time.Now)
+	if err != nil {
+		return err
+	}
+	p.served.Review = reviewer.Review
 	p.server = server.New(server.Options{
 		Hooks:      p.flux.Hooks,
 		Artifacts:  p.flux.Artifacts,
+		Audit:      &p.served,
 		Observed:   p.observed,
 		Refreshers: []server.Refresher{staleness{p.hub}, p.flux, p.argo},
 		Secrets:    webhookSecrets(p.manager.GetAPIReader(), p.ArgoNamespace),
@@ -219,6 +254,9 @@ func (p *process) run(ctx context.Context) error {
 			return err
 		}
 		p.Log.Info("connected", "server", p.Config.Host, "data", p.DataDir)
+		if err := p.own.Start(ctx); err != nil {
+			return err
+		}
 		return p.manager.Start(ctx)
 	})
 	g.Go(func() error {
@@ -246,6 +284,11 @@ func (p *process) close() {
 	if p.git != nil {
 		if err := p.git.Close(); err != nil {
 			p.Log.Warn("cannot close the Git store", "error", err)
+		}
+	}
+	if p.audit != nil {
+		if err := p.audit.Close(); err != nil {
+			p.Log.Error("cannot close the audit log", "error", err)
 		}
 	}
 	if p.store != nil {

@@ -122,6 +122,13 @@ const (
 // renderCacheBytes is how much compressed output of renderings is kept at hand.
 const renderCacheBytes = 16 << 20
 
+// What may grow in the data directory. The volume of the Deployment is larger: by
+// the files that are replaced while they are written, and what a disk adds to them.
+const (
+	DefaultDataLimit = 6 << 30
+	printsShare      = 16 // one part of so many is for fingerprints, the others for repositories
+)
+
 // staleness tells the hub that a repository has moved, once for all dialects.
 type staleness struct{ hub *source.Hub }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/schema"
 	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/trust"
 )
 
 // composed is what a revision comes to.
@@ -18,18 +19,29 @@ type composed struct {
 	trace   tree.Trace
 	asked   render.Asked // of the capabilities
 	images  []string     // that the desired objects run
+	// admission is what was found about the images; nil where nothing asks.
+	admission *admission
+	runs      map[object.ID][]string // the images of each object, as applied
 }
 
-// compose goes the way from a revision to what will be sent: rendered, variables
-// replaced, placed, admitted, completed. served are the kinds of the cluster; those
-// that the delivery itself defines join them. Errors are *fault.Error of these
-// stages; those of source alone, which the cluster has no part in, come as *flaw.
-func (s Spec) compose(ctx context.Context, r render.Renderer, served schema.Kinds, digest Digester) (composed, error) {
-	rendered, err := s.source(ctx, r)
+// stages are what the way from a revision to what will be sent needs of others.
+type stages struct {
+	render  render.Renderer
+	served  schema.Kinds // of the cluster; those that the delivery itself defines join them
+	examine examiner
+	digest  Digester
+}
+
+// compose goes the way from a verified revision to what will be sent: rendered,
+// variables replaced, placed, admitted, images examined and pinned, completed.
+// Errors are *fault.Error of these stages; those of source alone, which the cluster
+// has no part in, come as *flaw.
+func (s Spec) compose(ctx context.Context, v trust.Verified, by stages) (composed, error) {
+	rendered, err := s.source(ctx, by.render, v.Revision().Tree)
 	if err != nil {
 		return composed{}, &flaw{err}
 	}
-	kinds := schema.Union{served, declared(rendered.Objects)}
+	kinds := schema.Union{by.served, declared(rendered.Objects)}
 	placed, err := s.place(rendered.Objects, kinds)
 	if err != nil {
 		return composed{}, err
@@ -38,10 +50,18 @@ func (s Spec) compose(ctx context.Context, r render.Renderer, served schema.Kind
 	if err != nil {
 		return composed{}, err
 	}
-	images := object.Images(placed)
-	desired, err := s.complete(admitted, kinds, digest)
-	note(desired, rendered.Notes)
-	return composed{desired, rendered.Trace, rendered.Asked, images}, err
+	evidence, err := by.examine(ctx, admitted.Objects())
+	if err != nil {
+		return composed{}, err
+	}
+	admitted = evidence.pin(admitted, v.Demands())
+	made := composed{
+		trace: rendered.Trace, asked: rendered.Asked, images: object.Images(placed), admission: evidence,
+		runs: runs(admitted.Objects(), v.Demands()),
+	}
+	made.desired, err = s.complete(admitted, kinds, by.digest)
+	note(made.desired, rendered.Notes)
+	return made, err
 }
 
 // note adds to the warnings of objects what is worth knowing of the file that
@@ -65,8 +85,8 @@ func note(desired []plan.Desired, notes []render.Note) {
 }
 
 // source is the part of compose that depends on the source alone.
-func (s Spec) source(ctx context.Context, r render.Renderer) (render.Result, error) {
-	rendered, err := r.Render(ctx, s.Render, s.Revision.Tree)
+func (s Spec) source(ctx context.Context, r render.Renderer, t tree.Tree) (render.Result, error) {
+	rendered, err := r.Render(ctx, s.Render, t)
 	if err != nil {
 		return rendered, err
 	}
@@ -102,8 +122,10 @@ func declared(objects []object.Object) schema.Table {
 // needs no cluster, and goes the same way as [Engine.Deliver]. Errors are
 // *fault.Error, as those of rendering, admission and planning.
 func Compose(ctx context.Context, r render.Renderer, spec Spec, kinds schema.Kinds) (plan.Plan, error) {
-	// Nothing is compared by digest here.
-	made, err := spec.compose(ctx, r, kinds, func([]byte) [32]byte { return [32]byte{} })
+	// Nothing is sent, and so nothing has to be proven, nor compared by digest.
+	made, err := spec.compose(ctx, trust.Vouch(spec.Revision, trust.Evidence{}, trust.Demands{}), stages{
+		render: r, served: kinds, examine: unexamined, digest: func([]byte) [32]byte { return [32]byte{} },
+	})
 	if err != nil {
 		return plan.Plan{}, err
 	}

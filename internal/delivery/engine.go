@@ -17,6 +17,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/render"
+	"github.com/holdfastcd/holdfast/internal/trust"
 )
 
 // Memory keeps fingerprints across restarts. Losing it costs requests, nothing else.
@@ -38,6 +39,18 @@ type Options struct {
 	Log      *slog.Logger
 	// Alive reports whether a delivery, named as marks name it, still exists.
 	Alive func(owner string) bool
+	// Commits and Images gather what trust policies demand; nil: whatever they demand
+	// is refused.
+	Commits Commits
+	Images  Images
+	// Judged is told which policies refuse a delivery, when that changes; none: it is
+	// proven what they demand. nil: nobody is.
+	Judged func(id ID, refusing []string)
+	// Audit is the log without which nothing is sent; nil: nothing is recorded, as
+	// previews may.
+	Audit Audit
+	// Editors tell which users are behind changes of delivered objects; nil: nobody does.
+	Editors Editors
 }
 
 // Engine delivers specs to one cluster. One pass is one call of [Engine.Deliver]:
@@ -52,14 +65,19 @@ type Engine struct {
 	named  map[string]*state    // those that count what carries their marks, by name
 	owners map[object.ID]*state // which delivery an event concerns
 	stuck  map[ID]bool          // deliveries that a new kind may help on
-	notify func(ID)
+	// awaiting are the deliveries that may still learn who changed their objects.
+	awaiting map[ID]bool
+	notify   func(ID)
 }
 
 // New returns an engine; it reads the cluster's events from now on.
 func New(o Options) *Engine {
+	if o.Audit == nil {
+		o.Audit = unlogged{}
+	}
 	e := &Engine{
 		Options: o, states: map[ID]*state{}, named: map[string]*state{},
-		owners: map[object.ID]*state{}, stuck: map[ID]bool{},
+		owners: map[object.ID]*state{}, stuck: map[ID]bool{}, awaiting: map[ID]bool{},
 	}
 	o.Cluster.Subscribe(e.dispatch)
 	o.Cluster.SubscribeKinds(func([]kschema.GroupKind) { e.unstick() })
@@ -107,7 +125,11 @@ func (e *Engine) unstick() {
 // Deliver does one pass over a delivery: render, admit, plan, apply. What fails
 // is told in the report, never as a panic or a half-made inventory.
 func (e *Engine) Deliver(ctx context.Context, spec Spec) Report {
-	report := e.deliver(ctx, spec)
+	st := e.state(spec.ID)
+	e.identify(spec, st)
+	report := e.deliver(ctx, spec, st)
+	report.Alerts, st.alerts = st.alerts, nil
+	e.judged(spec, st, report)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if report.Err != nil {
@@ -118,26 +140,34 @@ func (e *Engine) Deliver(ctx context.Context, spec Spec) Report {
 	return report
 }
 
-func (e *Engine) deliver(ctx context.Context, spec Spec) Report {
-	st := e.state(spec.ID)
+func (e *Engine) deliver(ctx context.Context, spec Spec, st *state) Report {
 	if spec.Observe {
 		return e.regard(ctx, spec, st)
 	}
 	p, err := e.plan(ctx, spec, st)
 	if err != nil {
-		return e.refused(spec, err)
+		return e.refuse(spec, st, err)
 	}
 	if conflict := p.Conflict(); conflict != nil {
-		return e.refused(spec, conflict)
+		return e.refuse(spec, st, conflict)
 	}
-	st.clear(p.Confirmed)
+	st.refusal, st.alarmed = "", ""
+	if err := e.notice(ctx, spec, st, p); err != nil {
+		return e.refuse(spec, st, err)
+	}
 	e.holdFights(ctx, spec, p, st)
 	return e.execute(ctx, spec, st, p, false)
 }
 
-// execute sends what the plan says, remembers what the API server answered, and
-// tells what came of it.
+// execute records what the plan says, sends it, remembers what the API server
+// answered, and records and tells what came of it. What cannot be recorded is not sent.
 func (e *Engine) execute(ctx context.Context, spec Spec, st *state, p plan.Plan, retract bool) Report {
+	st.learn(ctx, spec.Revision)
+	in, err := e.intend(ctx, spec, st, p, retract)
+	if err != nil {
+		return e.refuse(spec, st, err)
+	}
+	st.clear(p.Confirmed)
 	res := apply.Execute(ctx, p, e.Cluster.As(spec.Account), apply.Options{
 		Manager:     spec.Profile.FieldManager,
 		Peers:       spec.Profile.peers(),
@@ -147,7 +177,9 @@ func (e *Engine) execute(ctx context.Context, spec Spec, st *state, p plan.Plan,
 		Retract:     retract,
 	})
 	e.remember(spec, st, res)
-	return e.report(spec, st, p, res)
+	report := e.report(spec, st, p, res)
+	e.conclude(ctx, spec, st, in, res, report)
+	return report
 }
 
 // Unchanged reports whether spec is known to render, on its revision, what its
@@ -180,11 +212,11 @@ func (e *Engine) Retract(ctx context.Context, spec Spec) (Report, bool) {
 	spec.Profile.Plan.Brake, spec.Only = plan.NoBrake(), nil // to delete the resource is a word
 	in, err := e.input(ctx, spec, st, nil, true)
 	if err != nil {
-		return e.refused(spec, err), false
+		return e.refuse(spec, st, err), false
 	}
 	p, err := plan.Make(in)
 	if err != nil {
-		return e.refused(spec, err), false
+		return e.refuse(spec, st, err), false
 	}
 	report := e.execute(ctx, spec, st, p, true)
 	return report, len(report.Inventory) == 0
@@ -201,6 +233,7 @@ func (e *Engine) Forget(id ID) {
 	delete(e.states, id)
 	delete(e.named, id.String())
 	delete(e.stuck, id)
+	delete(e.awaiting, id)
 	e.mu.Unlock()
 	if err := e.Memory.Delete(id.String()); err != nil {
 		e.Log.Warn("cannot delete fingerprints", "delivery", id.String(), "error", err)
@@ -242,10 +275,15 @@ func needsBodies(p plan.Plan, spec Spec) bool {
 	})
 }
 
-// desire returns the desired objects of a spec: from memory where what they were
-// made from still stands, without bodies unless they are asked for. A source that
-// was found to be wrong is not rendered again until it changes.
+// desire returns the desired objects of a spec, once its revision has proven what is
+// demanded of it: from memory where what they were made from still stands, without
+// bodies unless they are asked for. A source that was found to be wrong is not
+// rendered again until it changes.
 func (e *Engine) desire(ctx context.Context, spec Spec, st *state, bodies bool) ([]plan.Desired, error) {
+	verified, err := e.verify(ctx, spec, st)
+	if err != nil {
+		return nil, err
+	}
 	if !bodies && e.Unchanged(spec) {
 		return st.desired, nil
 	}
@@ -253,7 +291,7 @@ func (e *Engine) desire(ctx context.Context, spec Spec, st *state, bodies bool) 
 	if st.failed.stands(key, spec, now) {
 		return nil, st.failed.err
 	}
-	made, err := e.compose(ctx, spec)
+	made, err := e.compose(ctx, spec, st, verified)
 	if err != nil {
 		if st.failed = nil; ctx.Err() == nil {
 			st.failed = failureOf(err, key, spec, now)
@@ -261,23 +299,26 @@ func (e *Engine) desire(ctx context.Context, spec Spec, st *state, bodies bool) 
 		return nil, err
 	}
 	st.failed = nil
-	st.key, st.trace, st.images, st.desired = e.key(spec), made.trace, made.images, bodiless(made.desired)
+	st.admit(made.admission)
+	st.key, st.trace, st.images, st.desired, st.runs = e.key(spec), made.trace, made.images, bodiless(made.desired), made.runs
 	st.asked, st.answers = made.asked, made.asked.Answers(spec.Render.Capabilities)
 	return made.desired, nil
 }
 
 // compose is [Spec.compose] with the kinds that the cluster serves. It is asked
 // anew for one that it does not know: no event tells of what an aggregated API serves.
-func (e *Engine) compose(ctx context.Context, spec Spec) (composed, error) {
+func (e *Engine) compose(ctx context.Context, spec Spec, st *state, v trust.Verified) (composed, error) {
 	known := e.Cluster.Kinds()
-	made, err := spec.compose(ctx, e.Renderer(spec.ID), known, e.Digest)
+	by := stages{render: e.Renderer(spec.ID), served: known, examine: e.examine(spec, st), digest: e.Digest}
+	made, err := spec.compose(ctx, v, by)
 	if _, lies := errors.AsType[*flaw](err); lies || fault.KindOf(err) != fault.NotFound {
 		return made, err
 	}
 	if failed := e.Cluster.Rediscover(ctx); failed != nil || e.Cluster.Kinds() == known {
 		return made, err
 	}
-	return spec.compose(ctx, e.Renderer(spec.ID), e.Cluster.Kinds(), e.Digest)
+	by.served = e.Cluster.Kinds()
+	return spec.compose(ctx, v, by)
 }
 
 func bodiless(desired []plan.Desired) []plan.Desired {

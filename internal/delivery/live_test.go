@@ -28,6 +28,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/substitute"
 	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/tree/treetest"
 	"github.com/holdfastcd/holdfast/test/harness"
 )
 
@@ -144,7 +145,7 @@ func newWorld(t testing.TB) *world {
 
 // commit is a new state of the source.
 func (w *world) commit(docs ...string) {
-	w.spec.Revision = source.Revision{Tree: tree.FromFiles(map[string][]byte{file: []byte(strings.Join(docs, "\n---\n"))})}
+	w.spec.Revision = source.Revision{Tree: treetest.FromFiles(map[string][]byte{file: []byte(strings.Join(docs, "\n---\n"))})}
 }
 
 // pass does one pass, as the status remembers what came before.

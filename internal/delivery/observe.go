@@ -286,7 +286,7 @@ func (st *state) settle(d plan.Desired, seen plan.Observed, taken cluster.Finger
 	case len(plan.Diff(seen.Live, seen.DryRun)) > 0:
 		st.differs[d.ID] = taken
 	case seen.Digest == d.Digest:
-		st.prints[d.ID] = taken
+		st.reprint(d.ID, taken)
 	}
 }
 

@@ -23,11 +23,11 @@ type comparison struct {
 func (e *Engine) regard(ctx context.Context, spec Spec, st *state) Report {
 	p, err := e.foresee(ctx, spec, st)
 	if err != nil {
-		return e.refused(spec, err)
+		return e.refuse(spec, st, err)
 	}
 	r := Report{
 		Inventory: spec.Inventory, Observed: true,
-		Held: p.Held, HeldDigest: p.HeldDigest, Images: st.images,
+		Held: p.Held, HeldDigest: p.HeldDigest, Images: st.images, Unproven: st.unproven(),
 	}
 	for _, a := range p.Actions() {
 		r.Objects = append(r.Objects, e.foretell(spec, a, st.seen[a.ID]))

@@ -39,7 +39,7 @@ const retryTurn = 5 * time.Second
 
 // report tells what came of an executed plan.
 func (e *Engine) report(spec Spec, st *state, p plan.Plan, res apply.Result) Report {
-	r := Report{Held: p.Held, HeldDigest: p.HeldDigest, Images: st.images}
+	r := Report{Held: p.Held, HeldDigest: p.HeldDigest, Images: st.images, Unproven: st.unproven()}
 	now := e.Clock()
 	r.Objects = make([]Object, 0, len(res.Objects))
 	for _, o := range res.Objects {
@@ -58,6 +58,7 @@ func (e *Engine) report(spec Spec, st *state, p plan.Plan, res apply.Result) Rep
 	if why := sick(p, r.Objects); why != nil && (r.Err == nil || r.Err.Kind == fault.Waiting) {
 		r.Err = why
 	}
+	r.RetryAfter = st.again
 	for _, f := range st.fights {
 		if wait := f.hold(now); wait > 0 && (r.RetryAfter == 0 || wait < r.RetryAfter) {
 			r.RetryAfter = wait
@@ -263,7 +264,11 @@ func (st *state) keep(o apply.ObjectResult, manager string) bool {
 	if !ok {
 		return false
 	}
-	st.prints[a.ID] = taken
+	if o.Outcome == apply.Created {
+		delete(st.notices, a.ID)
+	}
+	st.stripped(a)
+	st.reprint(a.ID, taken)
 	return true
 }
 
@@ -281,6 +286,7 @@ func (e *Engine) release(o object.ID, st *state) {
 	delete(st.cleared, o)
 	delete(st.seen, o)
 	delete(st.fights, o)
+	delete(st.notices, o)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(st.strays, o)

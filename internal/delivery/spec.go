@@ -74,6 +74,9 @@ type Spec struct {
 	UID string
 	// Trust is what must be proven of the revision and of its images.
 	Trust trust.Demands
+	// Strict removes from delivered objects what others added to them, as a policy among
+	// Trust may demand, too.
+	Strict bool
 	// By is who asked for this pass, for the audit log; empty: nobody in
 	// particular, it follows its source.
 	By []audit.Person
@@ -263,6 +266,12 @@ type Report struct {
 	HeldDigest string
 	// Images are the images that the desired objects run, sorted, each once.
 	Images []string
+	// Untrusted: Err is that something demanded was not proven.
+	Untrusted bool
+	// Unproven are the demands that did not hold of policies which only audit.
+	Unproven []string
+	// Alerts are what came up in this pass and is to be told once.
+	Alerts []Alert
 }
 
 // Changed lists the objects that this pass created, changed, reverted or pruned.

@@ -26,11 +26,25 @@ type state struct {
 	images  []string
 	failed  *failure // why there is nothing desired
 
+	proof     *proof                 // what came of verifying the revision
+	admission *admission             // what was found about the images of desired
+	runs      map[object.ID][]string // the images of each object of desired
+	committer committer
+	sent      map[object.ID]string // digests of what was last applied, as the log names them
+	settled   string               // what was last recorded as delivered, see settledKey
+	refusal   string               // what was last recorded as refused
+	alarmed   string               // what was last told as refused
+	judged    *string              // which policies were last told to refuse it; nil: none was
+	alerts    []Alert              // to be told with the report of this pass
+
 	prints  map[object.ID]cluster.Fingerprint
 	fights  map[object.ID]*fight
 	differs map[object.ID]cluster.Fingerprint // compared by value when it was this, and found to differ
 	cleared map[object.ID]bool                // whose prune somebody confirmed
 	seen    map[object.ID]comparison          // under Observe
+	notices map[object.ID]*notice             // of what others wrote to
+	unnamed []unnamed                         // changes by others of whom more may become known
+	again   time.Duration                     // when to look at what others keep writing to; 0: at the next event
 	swept   int                               // kinds that were searched for objects with our marks
 
 	claims map[object.ID]struct{} // guarded by the engine's lock
@@ -93,7 +107,7 @@ func (e *Engine) failureKey(s Spec) [32]byte { return e.digestOf(s.Render, s) }
 func (e *Engine) digestOf(request render.Request, s Spec) [32]byte {
 	b, err := json.Marshal([]any{
 		request, s.Substitute, s.Ignore, s.Namespace, s.CreateNamespace, s.NamespaceLabels, s.NamespaceAnnotations,
-		s.Profile.FieldManager, s.Profile.Marks, s.Profile.WaveKeys, s.Rules.Version,
+		s.Profile.FieldManager, s.Profile.Marks, s.Profile.WaveKeys, s.Rules.Version, s.Trust.Version,
 	})
 	if err != nil {
 		return [32]byte{}

@@ -7,13 +7,13 @@ import (
 
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/source"
-	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/tree/treetest"
 )
 
 func TestFailureStands(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	spec := Spec{Revision: source.Revision{Tree: tree.FromFiles(map[string][]byte{"a": []byte("1")})}}
-	other := Spec{Revision: source.Revision{Tree: tree.FromFiles(map[string][]byte{"a": []byte("2")})}}
+	spec := Spec{Revision: source.Revision{Tree: treetest.FromFiles(map[string][]byte{"a": []byte("1")})}}
+	other := Spec{Revision: source.Revision{Tree: treetest.FromFiles(map[string][]byte{"a": []byte("2")})}}
 	key, another := [32]byte{1}, [32]byte{2}
 	tests := map[string]struct {
 		reason string

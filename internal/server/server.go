@@ -1,5 +1,5 @@
-// Package server is the one HTTP port of the controller: webhooks, artifacts,
-// metrics and health. It knows nothing of clusters: whatever it serves is
+// Package server is the one HTTP port of the controller: webhooks, artifacts, the
+// audit log, metrics and health. It knows nothing of clusters: whatever it serves is
 // handed to it, and what a request means is told to a [Refresher].
 //
 // Everybody who reaches the port can send to it, so every request is bounded
@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/netutil"
 
+	"github.com/holdfastcd/holdfast/internal/audit/remote"
 	"github.com/holdfastcd/holdfast/internal/fault"
 )
 
@@ -41,6 +42,8 @@ type Options struct {
 	// Observed serves, under /observe, what deliveries that are only observed would
 	// change; nil: not found.
 	Observed http.Handler
+	// Audit serves the audit log below [remote.Root]; nil: not found.
+	Audit *Audit
 	// Refreshers are told of every push.
 	Refreshers []Refresher
 	// Secrets returns what providers sign their webhooks with; nil: nothing is
@@ -87,6 +90,9 @@ func (s *Server) Handler() http.Handler {
 	}
 	if s.Observed != nil {
 		mux.Handle("GET /observe", s.Observed)
+	}
+	if s.Audit != nil {
+		mux.Handle("GET "+remote.Root, s.handle(newAuditHandler(*s.Audit).serve))
 	}
 	if s.Metrics != nil {
 		mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))

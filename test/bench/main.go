@@ -27,6 +27,8 @@ type options struct {
 	keepLog  string
 	count    bool
 	profile  string
+	signed   int
+	demand   bool
 }
 
 func parse() options {
@@ -42,6 +44,8 @@ func parse() options {
 	flag.StringVar(&o.keepLog, "log", "", "write the controller's log to this file")
 	flag.BoolVar(&o.count, "count", true, "count requests by verb in the API server's audit log, which costs it time")
 	flag.StringVar(&o.profile, "profile", "", "address of the controller's pprof endpoint to enable, for profiling by hand")
+	flag.IntVar(&o.signed, "signed", 0, "put so many signed commits on top of the fleet, and measure the first sync alone")
+	flag.BoolVar(&o.demand, "demand", true, "with -signed: have a TrustPolicy demand the signatures")
 	flag.Parse()
 	return o
 }

@@ -72,6 +72,9 @@ func (b *bench) measure(ctx context.Context) error {
 		{idlePhase, 1, b.doNothing},
 	}
 	for _, s := range steps {
+		if b.signed > 0 && s.name != firstPhase {
+			continue // what they commit is not signed
+		}
 		if s.name == idlePhase {
 			settling, cancel := context.WithTimeout(ctx, time.Minute)
 			b.settle(settling)

@@ -138,6 +138,7 @@ func (w *world) writeKubeconfig() error {
 type controller struct {
 	cmd     *exec.Cmd
 	address string
+	data    string // directory
 	log     *logBuffer
 	exited  chan struct{}
 }
@@ -149,7 +150,7 @@ func (w *world) startController(data string, flags ...string) (*controller, erro
 	if err != nil {
 		return nil, err
 	}
-	c := &controller{address: listener.Addr().String(), log: &logBuffer{}, exited: make(chan struct{})}
+	c := &controller{address: listener.Addr().String(), data: data, log: &logBuffer{}, exited: make(chan struct{})}
 	listener.Close()
 	args := append([]string{"controller", "--kubeconfig", w.kubeconfig, "--data-dir", data, "--listen", c.address}, flags...)
 	c.cmd = exec.Command(w.binary, args...)
@@ -192,6 +193,13 @@ func (c *controller) awaitReady() error {
 // kill ends the controller as a crash would.
 func (c *controller) kill() {
 	_ = c.cmd.Process.Kill()
+	<-c.exited
+}
+
+// terminate ends the controller in order.
+func (c *controller) terminate(t *testing.T) {
+	t.Helper()
+	must(t, c.cmd.Process.Signal(syscall.SIGTERM))
 	<-c.exited
 }
 

@@ -34,7 +34,10 @@ import (
 	"github.com/holdfastcd/holdfast/test/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) {
+	run("version") // the first command silences libraries, which is not done while they are in use
+	harness.Main(m)
+}
 
 // installation is a log that is served as a controller in a cluster does it: behind a
 // Service, by the account and with the roles that are installed.

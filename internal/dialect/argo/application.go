@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	api "github.com/holdfastcd/holdfast/api/argo/v1alpha1"
+	"github.com/holdfastcd/holdfast/internal/audit"
 	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/fault"
@@ -46,6 +48,7 @@ func (a *Argo) reconcile(ctx context.Context, name types.NamespacedName) (time.D
 		return a.observe(ctx, u, m), nil
 	}
 	app, bad := Decode(u)
+	m.pauses.See(a.env, u, dialect.Suspended(u))
 	switch {
 	case dialect.Suspended(u):
 		return 0, nil
@@ -145,6 +148,9 @@ func (a *Argo) want(ctx context.Context, app *api.Application, bad error, f *fou
 	if err != nil {
 		return fail(api.ConditionInvalidSpecError, err)
 	}
+	if err := a.env.Demand(&spec, app, app.Spec.Project, wanted.Spec.Source.RepoURL); err != nil {
+		return fail(api.ConditionComparisonError, err)
+	}
 	f.warn, f.sourceType = warnings(project, spec), sourceType(spec.Render)
 	if f.order != nil {
 		f.order.shape(&spec, wanted)
@@ -203,6 +209,7 @@ func (a *Argo) grace(app *api.Application, f *found, m *memory) time.Duration {
 // run delivers or compares, as the attempt says.
 func (a *Argo) run(ctx context.Context, app *api.Application, spec delivery.Spec, f *found, m *memory) (idle time.Duration) {
 	if f.attempt.apply {
+		a.noteRollback(app, spec, f)
 		spec.Revert = spec.Revert || f.attempt.fresh
 		report := a.env.Engine.Deliver(ctx, spec)
 		f.report = &report
@@ -218,6 +225,19 @@ func (a *Argo) run(ctx context.Context, app *api.Application, spec delivery.Spec
 	report := a.env.Engine.Deliver(ctx, spec)
 	f.report = &report
 	return 0
+}
+
+// noteRollback records that somebody asks for what was delivered before, when that
+// begins.
+func (a *Argo) noteRollback(app *api.Application, spec delivery.Spec, f *found) {
+	before := slices.ContainsFunc(app.Status.History, func(h api.RevisionHistory) bool { return h.Revision == f.commit })
+	if !f.detour || !before || f.order.ongoing(app.Status.OperationState) || spec.Observe {
+		return
+	}
+	a.env.Engine.Record(audit.Entry{
+		Action: audit.Rollback, Delivery: spec.ID.String(), UID: spec.UID, Who: spec.By,
+		Source: &audit.Source{URL: spec.Revision.URL, Commit: f.commit},
+	})
 }
 
 // observe tells what a pass over an Application would do that is not Holdfast's to
@@ -252,7 +272,7 @@ func comparisonKey(app *api.Application, spec delivery.Spec) string {
 	if err != nil {
 		return ""
 	}
-	return fmt.Sprintf("%s %s %s %t %s", spec.Revision.Commit, spec.Rules.Version, app.UID, app.Operation != nil, b)
+	return fmt.Sprintf("%s %s %s %s %t %s", spec.Revision.Commit, spec.Rules.Version, spec.Trust.Version, app.UID, app.Operation != nil, b)
 }
 
 // fetch gets the revision that a request asks for, with the credential that
@@ -311,6 +331,9 @@ func warnings(project *Project, spec delivery.Spec) []api.ApplicationCondition {
 
 // conclude writes what a pass found, tells of it, and says when to look again.
 func (a *Argo) conclude(ctx context.Context, u *unstructured.Unstructured, app *api.Application, f found, m *memory) (time.Duration, error) {
+	if f.report != nil {
+		a.env.Alert(u, f.report.Alerts)
+	}
 	status := *app.Status.DeepCopy()
 	if f.ended != nil {
 		status.OperationState = f.ended

@@ -64,7 +64,8 @@ type memory struct {
 	// failing is since when the repository does not answer; zero: it does.
 	failing time.Time
 	// said is what was last told of an Application that is only observed.
-	said string
+	said   string
+	pauses dialect.Pauses
 }
 
 // Setup has a manager serve Applications and AppProjects in env.ArgoNamespace, and
@@ -181,6 +182,10 @@ func (a *Argo) Alive(ctx context.Context, namespace, name string) bool {
 	u, err := a.desk.get(ctx, types.NamespacedName{Namespace: namespace, Name: name})
 	return u != nil || err != nil
 }
+
+// All queues every Application: what they must prove may have changed. It does not
+// wait for them.
+func (a *Argo) All() { a.all(context.Background(), dialect.Normal) }
 
 // all queues every Application.
 func (a *Argo) all(ctx context.Context, p dialect.Priority) {

@@ -10,7 +10,7 @@ import (
 	api "github.com/holdfastcd/holdfast/api/argo/v1alpha1"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/source"
-	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/tree/treetest"
 )
 
 const (
@@ -99,7 +99,7 @@ func revision(commit string, files ...string) source.Revision {
 	for _, f := range files {
 		m[f] = []byte("{}")
 	}
-	return source.Revision{Commit: commit, Branch: "main", Tree: tree.FromFiles(m)}
+	return source.Revision{Commit: commit, Branch: "main", Tree: treetest.FromFiles(m)}
 }
 
 // text is an error as a person reads it; empty for none. Every error of this

@@ -36,7 +36,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/store"
-	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/tree/treetest"
 	"github.com/holdfastcd/holdfast/internal/worker"
 	"github.com/holdfastcd/holdfast/test/harness"
 )
@@ -105,7 +105,7 @@ func (r *remote) Fetch(_ context.Context, req source.Request) (source.Revision, 
 	if !known {
 		return source.Revision{}, fault.New(fault.NotFound, "there is no commit %s", commit)
 	}
-	return source.Revision{Commit: commit, Branch: "main", Tree: tree.FromFiles(files)}, nil
+	return source.Revision{Commit: commit, Branch: "main", Tree: treetest.FromFiles(files)}, nil
 }
 
 // rig is a running dialect in a namespace of its own, which is control plane and

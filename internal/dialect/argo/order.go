@@ -12,6 +12,7 @@ import (
 
 	api "github.com/holdfastcd/holdfast/api/argo/v1alpha1"
 	"github.com/holdfastcd/holdfast/internal/delivery"
+	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/object"
 )
@@ -130,6 +131,7 @@ func (o *order) shape(spec *delivery.Spec, app *api.Application) {
 	spec.Force = spec.Force || o.force
 	spec.Observe = sync.DryRun
 	spec.Only = selected(app, sync.Resources)
+	spec.By = dialect.Requester(o.op.InitiatedBy.Username)
 	if sync.Prune {
 		spec.Profile.Plan.Brake.Share = 0
 		spec.Profile.Plan.AllowEmpty = true

@@ -156,6 +156,9 @@ func (a *Argo) urgency(ctx context.Context, u *unstructured.Unstructured) (diale
 	}
 	defer m.mu.Unlock()
 	spec, err := Spec(app, project, revision, a.options)
+	if err == nil {
+		err = a.env.Demand(&spec, app, app.Spec.Project, request.URL)
+	}
 	if err == nil && a.env.Engine.Unchanged(spec) {
 		return dialect.Untouched, true
 	}

@@ -31,7 +31,7 @@ func Request(app *api.Application, project *Project, o Options) (source.Request,
 		return source.Request{}, fault.New(fault.Refused, "the source %s is not permitted in project %s", repo, project.name).
 			WithHint("add it to spec.sourceRepos of the AppProject")
 	}
-	return source.Request{URL: repo, Ref: ref(app.Spec.Source.TargetRevision)}, nil
+	return source.Request{URL: repo, Ref: ref(app.Spec.Source.TargetRevision), Tenant: "project " + project.name}, nil
 }
 
 // ref reads a target revision: HEAD or nothing, a full commit id, the full name of
@@ -98,6 +98,7 @@ func base(app *api.Application, project *Project, o Options) (delivery.Spec, err
 		Ignore:          ignored(app),
 		Force:           options.force,
 		Confirmed:       app.Annotations[dialect.AnnotationConfirm],
+		UID:             string(app.UID),
 	}
 	if p := app.Spec.SyncPolicy; spec.CreateNamespace && p.ManagedNamespaceMetadata != nil {
 		spec.NamespaceLabels, spec.NamespaceAnnotations = p.ManagedNamespaceMetadata.Labels, p.ManagedNamespaceMetadata.Annotations

@@ -20,7 +20,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/policy"
 	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/source"
-	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/tree/treetest"
 )
 
 func TestSpec(t *testing.T) {
@@ -281,7 +281,7 @@ func TestRenderRequest(t *testing.T) {
 			for name, content := range tc.files {
 				files[name] = []byte(content)
 			}
-			got, err := request(app, source.Revision{Commit: commitA, Tree: tree.FromFiles(files)}, cluster)
+			got, err := request(app, source.Revision{Commit: commitA, Tree: treetest.FromFiles(files)}, cluster)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -309,7 +309,7 @@ func TestOverrideRefuses(t *testing.T) {
 		"helm: {skipCrds: true}\nkustomize: {namePrefix: x}": "sets helm and kustomize",
 		strings.Repeat(" ", maxOverride+1):                   "Limit: apps/web/.argocd-source.yaml",
 	} {
-		_, err := request(application(t), source.Revision{Commit: commitA, Tree: tree.FromFiles(map[string][]byte{"apps/web/.argocd-source.yaml": []byte(content)})}, options)
+		_, err := request(application(t), source.Revision{Commit: commitA, Tree: treetest.FromFiles(map[string][]byte{"apps/web/.argocd-source.yaml": []byte(content)})}, options)
 		if got := text(t, err); !strings.Contains(got, want) {
 			t.Errorf("%.40q: got %q, want %q", content, got, want)
 		}

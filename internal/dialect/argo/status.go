@@ -27,6 +27,9 @@ const (
 	ConditionContested api.ApplicationConditionType = "ContestedResourceWarning"
 	// ConditionHeld says that a prune waits for somebody's word, and for which.
 	ConditionHeld api.ApplicationConditionType = "PruneHeldWarning"
+	// ConditionUnproven says that a demand does not hold of a TrustPolicy that only
+	// audits.
+	ConditionUnproven api.ApplicationConditionType = "TrustWarning"
 )
 
 // found is what one pass over an Application found and did.
@@ -257,6 +260,9 @@ func wanted(app *api.Application, f found, op *api.OperationState) []api.Applica
 	if f.report != nil && len(f.report.Held) > 0 {
 		add(ConditionHeld, "the prune of %s waits for a word: kubectl annotate application -n %s %s --overwrite %s=%s",
 			few(f.report.Held), app.Namespace, app.Name, dialect.AnnotationConfirm, f.report.HeldDigest)
+	}
+	if f.report != nil && len(f.report.Unproven) > 0 {
+		add(ConditionUnproven, "%s", strings.Join(f.report.Unproven, "; "))
 	}
 	return append(list, contested(f)...)
 }

@@ -22,6 +22,7 @@ type edition struct {
 	revision source.Revision // without a tree as long as nothing could be fetched
 	label    string          // the revision as a status names it
 	ignore   string          // what the tree was filtered by
+	url      string          // of the repository, as the GitRepository names it
 	err      *fault.Error    // why the newest state could not be had; nil if it could
 }
 
@@ -41,7 +42,7 @@ func (c *catalog) publish(name types.NamespacedName, e edition) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old, ok := c.entries[name]
-	if ok && old.has() && old.label == e.label && old.ignore == e.ignore {
+	if ok && old.has() && old.label == e.label && old.ignore == e.ignore && old.url == e.url {
 		old.err = nil
 		c.entries[name] = old
 		return false

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -24,8 +25,15 @@ const (
 	reasonDenied      = "AccessDenied"
 	reasonDrift       = "DriftCorrected"
 	reasonHeld        = "PruneHeld"
+	reasonAuditOnly   = "AuditOnly"
+	// reasonUntrusted is the one by which Flux's sources tell that a signature was not
+	// what it should be.
+	reasonUntrusted = sourcev1.VerificationError
 	// conditionPermissive is set where Holdfast writes with its own identity.
 	conditionPermissive = "Permissive"
+	// conditionUnproven is set where a demand does not hold of a TrustPolicy that only
+	// audits.
+	conditionUnproven = "Unproven"
 )
 
 // Bounds of what is written for people.

@@ -11,6 +11,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/format/gitignore"
 
 	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/tree/treetest"
 )
 
 // reference is what the compiled patterns stand for: each pattern tried on each path.
@@ -59,7 +60,7 @@ func TestPatternsMeanWhatTheySay(t *testing.T) {
 
 // Patterns in a directory count below it, and behind those of the one above.
 func TestPatternsOfDirectories(t *testing.T) {
-	tr := Filter(tree.FromFiles(map[string][]byte{
+	tr := Filter(treetest.FromFiles(map[string][]byte{
 		".sourceignore": []byte("*.md\nkeep/\n"), "a/.sourceignore": []byte("!x.md\n/only\n"),
 		"a/x.md": nil, "a/y.md": nil, "a/only": nil, "a/b/only": nil, "a/b/x.md": nil, "b/x.md": nil, "only": nil,
 	}), nil)
@@ -87,7 +88,7 @@ func fleetFiles() (files map[string][]byte, paths []string) {
 // again: what this costs beside the tree itself.
 func BenchmarkFilter(b *testing.B) {
 	files, paths := fleetFiles()
-	plain := tree.FromFiles(files)
+	plain := treetest.FromFiles(files)
 	look := func(b *testing.B, t func() tree.Tree) {
 		b.Helper()
 		for b.Loop() {

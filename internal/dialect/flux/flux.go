@@ -200,6 +200,19 @@ func (f *Flux) Refresh(url, branch string) {
 	}
 }
 
+// All queues every Kustomization: what they must prove may have changed. It does not
+// wait for them.
+func (f *Flux) All() {
+	found, err := f.kustomizations.list(context.Background())
+	if err != nil {
+		f.env.Log.Error("cannot list Kustomizations", "error", err)
+		return
+	}
+	for i := range found {
+		f.deliveries.Add(types.NamespacedName{Namespace: found[i].GetNamespace(), Name: found[i].GetName()}, dialect.Normal)
+	}
+}
+
 // follows reports whether a GitRepository as written would see a push to branch.
 // One that follows no branch sees every push: a tag may have come with it.
 func follows(u *unstructured.Unstructured, branch string) bool {

@@ -157,7 +157,7 @@ func (c *repositories) event(u *unstructured.Unstructured, revision, kind, reaso
 
 // editionOf returns a revision as the catalog holds it.
 func editionOf(repo *sourcev1.GitRepository, revision source.Revision) edition {
-	e := edition{revision: revision, label: RevisionName(revision)}
+	e := edition{revision: revision, label: RevisionName(revision), url: repo.Spec.URL}
 	if repo.Spec.Ignore != nil {
 		e.ignore = "ignore " + *repo.Spec.Ignore
 	}
@@ -293,7 +293,7 @@ func (c *repositories) request(ctx context.Context, u *unstructured.Unstructured
 	if err != nil {
 		return source.Request{}, &gitProblem{err: err, secret: true}
 	}
-	return source.Request{URL: repo.Spec.URL, Ref: RefOf(repo), Credential: credential}, nil
+	return source.Request{URL: repo.Spec.URL, Ref: RefOf(repo), Credential: credential, Tenant: "namespace " + repo.Namespace}, nil
 }
 
 // checkRepository refuses what is not supported, by name.

@@ -13,6 +13,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/tree/treetest"
 )
 
 // endless is a tree in which every directory holds as many more, as a few objects
@@ -54,7 +55,7 @@ func TestManyIgnoreFiles(t *testing.T) {
 		files[fmt.Sprintf("d%04d/a", i)] = nil
 	}
 	patterns := strings.Repeat("y\n", 990)
-	f := Filter(tree.FromFiles(files), &patterns)
+	f := Filter(treetest.FromFiles(files), &patterns)
 	for i := range 1100 {
 		if _, err := f.ReadDir(fmt.Sprintf("d%04d", i)); err != nil {
 			if fault.KindOf(err) != fault.Limit {
@@ -84,7 +85,7 @@ func (s stuck) Write([]byte) (int, error) {
 func TestSlowReaders(t *testing.T) {
 	a := newArtifacts()
 	name := types.NamespacedName{Namespace: "apps", Name: "fleet"}
-	one := edition{revision: source.Revision{Commit: "one", Tree: tree.FromFiles(map[string][]byte{"a": []byte("1")})}}
+	one := edition{revision: source.Revision{Commit: "one", Tree: treetest.FromFiles(map[string][]byte{"a": []byte("1")})}}
 	made, err := a.add(t.Context(), name, one)
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +99,7 @@ func TestSlowReaders(t *testing.T) {
 		}()
 		<-s.begun
 	}
-	two := edition{revision: source.Revision{Commit: "two", Tree: tree.FromFiles(map[string][]byte{"a": []byte("2")})}}
+	two := edition{revision: source.Revision{Commit: "two", Tree: treetest.FromFiles(map[string][]byte{"a": []byte("2")})}}
 	if _, err := a.add(t.Context(), name, two); err != nil {
 		t.Errorf("beside slow readers: %v", err)
 	}

@@ -53,6 +53,7 @@ type memory struct {
 	behind    time.Time // since when its dependencies are ready, but not on its revision
 	variables variables
 	finding   string // what was last said of it while it is only observed
+	pauses    dialect.Pauses
 }
 
 // patience measures how long something is being waited for.
@@ -128,6 +129,9 @@ func (c *kustomizations) reconcile(ctx context.Context, name types.NamespacedNam
 	}
 	ks, bad := decode[kustomizev1.Kustomization](u)
 	ks.Spec.Suspend = dialect.Suspended(u)
+	if !observing {
+		m.pauses.See(c.env, u, ks.Spec.Suspend)
+	}
 	switch {
 	case observing && (ks.Spec.Suspend || !ks.DeletionTimestamp.IsZero()): // whoever serves it removes what it delivered
 		m.finding = ""
@@ -195,10 +199,22 @@ func (c *kustomizations) run(ctx context.Context, p pass, spec delivery.Spec, o 
 	defer cancel()
 	report := c.env.Engine.Deliver(ctx, spec)
 	o.report = &report
+	if !p.observing {
+		c.alert(p.u, o.revision, report.Alerts)
+	}
 	if len(p.ks.Spec.HealthChecks) > 0 && !p.ks.Spec.Wait && !p.observing {
 		o.checked = c.check(ctx, p.ks, spec, report)
 	}
 	return nil
+}
+
+// alert tells what came up once. That a revision is refused is told with the status.
+func (c *kustomizations) alert(u *unstructured.Unstructured, revision string, alerts []delivery.Alert) {
+	for _, a := range alerts {
+		if a.Reason != delivery.AlertRefused {
+			c.event(u, revision, corev1.EventTypeWarning, a.Reason, a.Message)
+		}
+	}
 }
 
 // prepare makes the spec of the delivery, or says in o why there is none. It
@@ -225,6 +241,12 @@ func (c *kustomizations) prepare(ctx context.Context, p pass, o *outcome) (deliv
 	options.Variables = c.variables(ctx, p, e.label)
 	if spec.Substitute, err = options.substitution(ks, spec.Account); err != nil {
 		o.early, o.reason = fault.From(err), meta.BuildFailedReason
+	}
+	if err := c.env.Demand(&spec, ks, "", e.url); err != nil {
+		o.early, o.reason = fault.From(err), reasonUntrusted
+	}
+	if asked := requested(ks.Annotations); asked != "" && asked != ks.Status.LastHandledReconcileAt {
+		spec.By = dialect.Asked(p.u)
 	}
 	return spec, 0, true
 }
@@ -456,6 +478,9 @@ func (c *kustomizations) urgency(name types.NamespacedName, u *unstructured.Unst
 	options := c.options
 	options.Variables = m.variables.known
 	spec, err := Spec(ks, e.revision, options)
+	if err == nil {
+		err = c.env.Demand(&spec, ks, "", e.url)
+	}
 	if err != nil || c.env.Engine.Unchanged(spec) {
 		return dialect.Untouched
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/substitute"
 	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/tree/treetest"
 )
 
 // kustomization returns one that asks for nothing special, changed by change.
@@ -50,7 +51,7 @@ func TestSpec(t *testing.T) {
 		ks.Spec.TargetNamespace = "shop"
 		ks.Status.Inventory = &kustomizev1.ResourceInventory{Entries: []kustomizev1.ResourceRef{{ID: "shop_web_apps_Deployment", Version: "v1"}}}
 	})
-	revision := source.Revision{Commit: strings.Repeat("a", 40), Branch: "main", Tree: tree.FromFiles(nil)}
+	revision := source.Revision{Commit: strings.Repeat("a", 40), Branch: "main", Tree: treetest.FromFiles(nil)}
 	spec, err := Spec(ks, revision, Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -27,6 +27,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/tree/treetest"
 )
 
 func files(names ...string) tree.Tree {
@@ -35,7 +36,7 @@ func files(names ...string) tree.Tree {
 		name, content, _ := strings.Cut(n, "=")
 		all[name] = []byte(content)
 	}
-	return tree.FromFiles(all)
+	return treetest.FromFiles(all)
 }
 
 // walk lists the files below dir.

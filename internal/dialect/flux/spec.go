@@ -186,6 +186,7 @@ func identity(ks *kustomizev1.Kustomization, account cluster.Account) delivery.S
 		Confirmed: ks.Annotations[dialect.AnnotationConfirm],
 		Inventory: readInventory(ks.Status.Inventory),
 		Profile:   profile(ks),
+		UID:       string(ks.UID),
 	}
 }
 

@@ -146,6 +146,8 @@ func (o outcome) found() delivery.Report {
 func (o outcome) judgeError(err *fault.Error) verdict {
 	v := verdict{ready: metav1.ConditionFalse, message: err.Error(), terminal: err.Kind.Terminal()}
 	switch {
+	case o.report.Untrusted:
+		v.reason = reasonUntrusted
 	case err.Kind == fault.Waiting && o.waited < o.timeout:
 		v.ready, v.reason = metav1.ConditionUnknown, meta.ProgressingReason
 	case err.Kind == fault.Waiting:
@@ -276,6 +278,9 @@ func (o outcome) setConditions(b board, v verdict) {
 	}
 	o.setHealthy(b, v)
 	b.flag(conditionPermissive, o.permissive != "", "PermissiveMode", o.permissive)
+	if o.report != nil {
+		b.flag(conditionUnproven, len(o.report.Unproven) > 0, reasonAuditOnly, strings.Join(o.report.Unproven, "; "))
+	}
 }
 
 // setHealthy sets the condition that is there only where health was asked for.

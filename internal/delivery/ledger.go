@@ -1,0 +1,462 @@
+package delivery
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/holdfastcd/holdfast/internal/apply"
+	"github.com/holdfastcd/holdfast/internal/audit"
+	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/object"
+	"github.com/holdfastcd/holdfast/internal/plan"
+	"github.com/holdfastcd/holdfast/internal/policy"
+	"github.com/holdfastcd/holdfast/internal/render"
+	"github.com/holdfastcd/holdfast/internal/source"
+	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/trust"
+)
+
+// Audit is the log of decisions; *audit.Log is one.
+type Audit interface {
+	// Append writes an entry and returns its index when both it and its record are
+	// durable.
+	Append(ctx context.Context, e audit.Entry, r *audit.Record) (uint64, error)
+	// Later writes an entry soon, in the order of the calls.
+	Later(e audit.Entry, r *audit.Record)
+	// Untouched notes that a commit changed nothing of a delivery.
+	Untouched(src audit.Source, who []audit.Person, delivery string)
+	// Last returns what a delivery delivered last, as the log remembers it.
+	Last(delivery string) (audit.Delivered, bool)
+}
+
+// unlogged is the log of those who send nothing, such as previews.
+type unlogged struct{}
+
+// Append implements Audit.
+func (unlogged) Append(context.Context, audit.Entry, *audit.Record) (uint64, error) { return 0, nil }
+
+// Later implements Audit.
+func (unlogged) Later(audit.Entry, *audit.Record) {}
+
+// Untouched implements Audit.
+func (unlogged) Untouched(audit.Source, []audit.Person, string) {}
+
+// Last implements Audit.
+func (unlogged) Last(string) (audit.Delivered, bool) { return audit.Delivered{}, false }
+
+// errUnlogged is the cause of refusals to do what cannot be recorded.
+var errUnlogged = errors.New("the audit log cannot be written")
+
+// Bounds of what a record names.
+const (
+	maxInputs  = 200
+	maxCommits = 20
+)
+
+// intent is what was recorded before the first write of a pass.
+type intent struct {
+	index  uint64
+	source *audit.Source
+}
+
+// intend makes the intent of a plan durable. Nothing may be sent before it returns,
+// and nothing at all if it fails. A plan that sends nothing has none.
+func (e *Engine) intend(ctx context.Context, spec Spec, st *state, p plan.Plan, retract bool) (*intent, error) {
+	if !p.Changes() {
+		return nil, nil //nolint:nilnil // nothing to record is no failure
+	}
+	if err := e.approve(ctx, spec, st, p); err != nil {
+		return nil, err
+	}
+	if st.settled == "" {
+		e.recall(spec, st)
+	}
+	entry := e.entry(spec, st, st.actionOf(spec, p, retract))
+	entry.Counts = countOps(p)
+	if !retract {
+		entry.Verdicts, entry.Commits = st.verdicts(spec.Trust), st.commits()
+	}
+	index, err := e.Audit.Append(ctx, entry, e.record(spec, st, p))
+	if err != nil {
+		return nil, unrecorded(err)
+	}
+	return &intent{index, entry.Source}, nil
+}
+
+// unrecorded is why nothing is applied when the log fails.
+func unrecorded(err error) error {
+	kind := fault.KindOf(err)
+	if kind.Terminal() {
+		kind = fault.Internal // to be tried again: it is not the source's fault
+	}
+	return fault.New(kind, "nothing is applied, because the audit log cannot be written: %s", fault.From(err).Msg).
+		WithHint("see to the volume of the audit log").Because(errUnlogged)
+}
+
+// approve records that somebody confirmed prunes which waited for a word.
+func (e *Engine) approve(ctx context.Context, spec Spec, st *state, p plan.Plan) error {
+	if len(p.Confirmed) == 0 {
+		return nil
+	}
+	entry := e.entry(spec, st, audit.Approve)
+	entry.Reason = fmt.Sprintf("the prune of %d objects was confirmed by %s: %s", len(p.Confirmed), spec.Confirmed, few(names(p.Confirmed)))
+	if _, err := e.Audit.Append(ctx, entry, nil); err != nil {
+		return unrecorded(err)
+	}
+	return nil
+}
+
+// actionOf names what a plan does: it corrects drift if it sends nothing but what
+// was sent before, of the revision that was delivered last.
+func (st *state) actionOf(spec Spec, p plan.Plan, retract bool) audit.Action {
+	if retract {
+		return audit.Retract
+	}
+	drift := func(a plan.Action) bool {
+		known := a.Desired != nil && a.Observed.Digest == a.Desired.Digest
+		return !a.Op.Sends() || a.Op != plan.Prune && known
+	}
+	if st.settled == settledKey(spec, st) && !slices.ContainsFunc(p.Actions(), func(a plan.Action) bool { return !drift(a) }) {
+		return audit.Revert
+	}
+	return audit.Sync
+}
+
+// conclude records what came of an intent.
+func (e *Engine) conclude(ctx context.Context, spec Spec, st *state, in *intent, res apply.Result, report Report) {
+	if in == nil {
+		e.untouched(ctx, spec, st, report)
+		return
+	}
+	entry := audit.Entry{
+		Time: e.Clock().UTC(), Action: audit.Outcome, Delivery: spec.ID.String(), UID: spec.UID,
+		Source: in.source, Of: &in.index, Result: resultOf(spec, report), Counts: map[string]int{},
+	}
+	if report.Err != nil {
+		entry.Reason = report.Err.Error()
+	}
+	record := &audit.Record{}
+	for _, o := range res.Objects {
+		if !o.Action.Op.Sends() {
+			continue
+		}
+		entry.Counts[string(o.Outcome)]++
+		record.Objects = append(record.Objects, st.changed(spec, e, o))
+	}
+	if entry.Result == audit.ResultDelivered {
+		st.settled = settledKey(spec, st)
+	}
+	e.Audit.Later(entry, record)
+}
+
+// resultOf says how far a pass came. A sync of some objects is never the whole.
+func resultOf(spec Spec, report Report) string {
+	switch {
+	case report.Err != nil && report.Err.Kind != fault.Waiting:
+		return audit.ResultFailed
+	case report.Err != nil, spec.Only != nil:
+		return audit.ResultPartial
+	}
+	return audit.ResultDelivered
+}
+
+// untouched records that a commit left a delivery as it is.
+func (e *Engine) untouched(ctx context.Context, spec Spec, st *state, report Report) {
+	key := settledKey(spec, st)
+	if st.settled == "" {
+		e.recall(spec, st)
+	}
+	if spec.Revision.Commit == "" || st.settled == key || resultOf(spec, report) != audit.ResultDelivered {
+		return
+	}
+	st.settled = key
+	if _, ok := e.Audit.Last(spec.ID.String()); !ok { // all is as it was sent before the log began, which begins here
+		e.begin(ctx, spec, st)
+		return
+	}
+	e.Audit.Untouched(st.source(spec), st.people(spec, false), spec.ID.String())
+}
+
+// begin records what is delivered without anything being sent for it.
+func (e *Engine) begin(ctx context.Context, spec Spec, st *state) {
+	entry := e.entry(spec, st, audit.Sync)
+	entry.Verdicts, entry.Commits = st.verdicts(spec.Trust), st.commits()
+	index, err := e.Audit.Append(ctx, entry, e.record(spec, st, plan.Plan{}))
+	if err != nil {
+		st.settled = "" // the next pass tries again
+		e.Log.Error("the audit log cannot be written", "delivery", spec.ID.String(), "error", err)
+		return
+	}
+	e.Audit.Later(audit.Entry{
+		Time: e.Clock().UTC(), Action: audit.Outcome, Delivery: spec.ID.String(), UID: spec.UID,
+		Source: entry.Source, Of: &index, Result: audit.ResultDelivered,
+	}, nil)
+}
+
+// recall reads from the log, after a restart, what was delivered last.
+func (e *Engine) recall(spec Spec, st *state) {
+	last, ok := e.Audit.Last(spec.ID.String())
+	src := st.source(spec)
+	if ok && last.Source.URL == src.URL && last.Source.Commit == src.Commit && last.Source.Verified == src.Verified {
+		st.settled = settledKey(spec, st)
+	}
+}
+
+// settledKey names a revision and what it was proven to.
+func settledKey(spec Spec, st *state) string {
+	src := st.source(spec)
+	return src.URL + " " + src.Commit + " " + src.Verified
+}
+
+// refuse is the report of a pass that was refused as a whole, which is recorded once
+// for each delivery, revision and reason.
+func (e *Engine) refuse(spec Spec, st *state, err error) Report {
+	report := e.refused(spec, err)
+	report.Untrusted = isUntrusted(err)
+	if errors.Is(err, render.ErrTurn) || errors.Is(err, errUnlogged) || report.Err.Kind == fault.Waiting {
+		return report // it passes
+	}
+	key := fmt.Sprintf("%s %s %s", spec.Revision.Commit, spec.Trust.Version, report.Err.Kind)
+	if report.Err.Kind.Terminal() { // others may word the same trouble in many ways
+		key += " " + report.Err.Error()
+	}
+	if report.Untrusted && st.alarmed != key {
+		st.alarmed = key
+		st.alerts = append(st.alerts, Alert{AlertRefused, report.Err.Error()})
+	}
+	if spec.Observe || st.refusal == key {
+		return report
+	}
+	st.refusal = key
+	entry := e.entry(spec, st, audit.Refuse)
+	entry.Reason = report.Err.Error()
+	entry.Commits = st.commits()
+	e.Audit.Later(entry, nil)
+	return report
+}
+
+// Record writes a decision about a delivery that no pass makes: it was suspended,
+// resumed, rolled back.
+func (e *Engine) Record(entry audit.Entry) {
+	entry.Time = e.Clock().UTC()
+	e.Audit.Later(entry, nil)
+}
+
+// entry begins an entry about a delivery.
+func (e *Engine) entry(spec Spec, st *state, action audit.Action) audit.Entry {
+	entry := audit.Entry{
+		Time: e.Clock().UTC(), Action: action, Delivery: spec.ID.String(), UID: spec.UID, Who: st.people(spec, true),
+	}
+	if spec.Revision.Commit != "" {
+		src := st.source(spec)
+		entry.Source = &src
+	}
+	return entry
+}
+
+// source is the revision of a spec as the log names it.
+func (st *state) source(spec Spec) audit.Source {
+	r := spec.Revision
+	src := audit.Source{URL: r.URL, Ref: r.Ref(), Commit: r.Commit, Tree: string(rootOf(spec))}
+	if p := st.proof; p != nil && p.err == nil && p.commit == r.Commit {
+		src.Verified = provenBy(spec.Trust, p.evidence)
+	}
+	return src
+}
+
+// people are who took part: author and committer as the commit claims, who signed
+// it, and, with asked, who asked for the pass.
+func (st *state) people(spec Spec, asked bool) []audit.Person {
+	var who []audit.Person
+	add := func(role, name string) {
+		if name != "" {
+			who = append(who, audit.Person{Role: role, Name: name})
+		}
+	}
+	add("author", spec.Revision.Author)
+	if st.committer.commit == spec.Revision.Commit {
+		add("committer", st.committer.name)
+	}
+	for _, c := range st.commits() {
+		if s := c.Signer; s != nil && (c.ID == spec.Revision.Commit || c.Tag) {
+			name := s.Identity
+			if name == "" {
+				name = s.Fingerprint
+			}
+			who = append(who, audit.Person{Role: "signer", Name: name, Proven: true, By: s.Kind + " " + s.Fingerprint})
+		}
+	}
+	if asked {
+		who = append(who, spec.By...)
+	}
+	return who
+}
+
+// committer is who a commit says has made it.
+type committer struct{ commit, name string }
+
+// learn reads who committed a revision, once.
+func (st *state) learn(ctx context.Context, r source.Revision) {
+	if r.History == nil || st.committer.commit == r.Commit {
+		return
+	}
+	st.committer = committer{commit: r.Commit}
+	raw, err := r.History.Commit(ctx, r.Commit)
+	if err != nil {
+		return // it is a claim, and what was applied does not depend on it
+	}
+	for line := range bytes.Lines(raw) {
+		line = bytes.TrimSuffix(line, []byte("\n"))
+		if len(line) == 0 {
+			return
+		}
+		if text, ok := bytes.CutPrefix(line, []byte("committer ")); ok {
+			if end := bytes.LastIndexByte(text, '>'); end >= 0 && end < 1000 {
+				st.committer.name = strings.ToValidUTF8(string(text[:end+1]), "\uFFFD")
+			}
+			return
+		}
+	}
+}
+
+// commits is what was proven of the commits, bounded.
+func (st *state) commits() []trust.Commit {
+	if st.proof == nil {
+		return nil
+	}
+	all := st.proof.evidence.Commits
+	return all[:min(len(all), maxCommits)]
+}
+
+// verdicts are what the policies said of what is applied.
+func (st *state) verdicts(d trust.Demands) []audit.Verdict {
+	var list []audit.Verdict
+	for _, p := range d.Policies {
+		if p.Commits == nil || st.proof == nil {
+			continue
+		}
+		v := audit.Verdict{Rule: "trust/" + p.Name + "/commits", Outcome: policy.Pass}
+		if p.Audit && len(st.proof.evidence.Unproven) > 0 {
+			v.Outcome, v.Message = policy.Audit, few(st.proof.evidence.Unproven)
+		}
+		list = append(list, v)
+	}
+	if st.admission == nil {
+		return list
+	}
+	for _, v := range st.admission.verdicts {
+		list = append(list, audit.Verdict{
+			Rule: "trust/" + v.Policy + "/" + v.Rule, Outcome: v.Outcome, Object: v.Image, Message: v.Message,
+		})
+	}
+	return list
+}
+
+func countOps(p plan.Plan) map[string]int {
+	counts := map[string]int{}
+	for _, a := range p.Actions() {
+		if a.Op.Sends() {
+			counts[string(a.Op)]++
+		}
+	}
+	return counts
+}
+
+// record is what an intent is about.
+func (e *Engine) record(spec Spec, st *state, p plan.Plan) *audit.Record {
+	r := &audit.Record{Render: renderOf(spec, st.trace)}
+	if st.admission != nil {
+		r.Images = st.admission.images
+	}
+	for _, a := range p.Actions() {
+		if a.Op.Sends() {
+			r.Objects = append(r.Objects, st.change(spec, e.Digest, a))
+		}
+	}
+	return r
+}
+
+// change is one action as the log tells it.
+func (st *state) change(spec Spec, keyed Digester, a plan.Action) audit.Change {
+	gvk := a.Kind.GVK
+	c := audit.Change{Object: nameOf(gvk.Group, gvk.Version, a.ID), Operation: string(a.Op), UID: string(a.Observed.UID)}
+	switch {
+	case a.Op == plan.Create, a.Op == plan.Revert: // it was not there, or what was there is not known
+	case st.sent[a.ID] != "":
+		c.Before = st.sent[a.ID]
+	case a.Observed.Digest != [32]byte{}:
+		c.Before = keyedDigest(a.Observed.Digest)
+	}
+	if d := a.Desired; d != nil && a.Op != plan.Prune {
+		c.After, c.File, c.Line, c.Images = digestOf(spec, keyed, *d), d.Origin.File, d.Origin.Line, st.runs[a.ID]
+	}
+	if a.Op == plan.Revert {
+		c.By = a.Observed.By
+	}
+	return c
+}
+
+// changed is what came of one action, and notes what is live now.
+func (st *state) changed(spec Spec, e *Engine, o apply.ObjectResult) audit.Change {
+	a := o.Action
+	c := audit.Change{
+		Object: nameOf(a.Kind.GVK.Group, a.Kind.GVK.Version, a.ID), Operation: string(a.Op),
+		Outcome: string(o.Outcome), UID: string(o.Record.UID),
+	}
+	if o.Err != nil {
+		c.Message = fault.From(o.Err).Msg
+	}
+	switch o.Outcome {
+	case apply.Created, apply.Configured, apply.Reverted, apply.Unchanged:
+		if a.Desired != nil {
+			c.After = digestOf(spec, e.Digest, *a.Desired)
+			if st.sent == nil {
+				st.sent = map[object.ID]string{}
+			}
+			st.sent[a.ID] = c.After
+		}
+	case apply.Pruned:
+		delete(st.sent, a.ID)
+	default: // what is live is what was
+	}
+	return c
+}
+
+// nameOf names an object as the log does: group/version/Kind/namespace/name.
+func nameOf(group, version string, id object.ID) string {
+	return strings.Join([]string{group, version, id.Kind, id.Namespace, id.Name}, "/")
+}
+
+// digestOf is the digest of an object as it is applied. That of a Secret is keyed,
+// and so are those of all objects of a delivery with variables, which may come from
+// one: nobody can guess values by it.
+func digestOf(spec Spec, keyed Digester, d plan.Desired) string {
+	if d.ID.Group == "" && d.ID.Kind == "Secret" || spec.Substitute != nil {
+		return keyedDigest(keyed(d.Body))
+	}
+	sum := sha256.Sum256(d.Body)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+func keyedDigest(sum [32]byte) string { return "hmac-sha256:" + hex.EncodeToString(sum[:]) }
+
+// renderOf is what was rendered, from what.
+func renderOf(spec Spec, trace tree.Trace) *audit.Render {
+	r := &audit.Render{Tool: string(spec.Render.Tool), Path: spec.Render.Path, Inputs: map[string]string{}}
+	for _, read := range trace {
+		switch {
+		case read.Op != tree.OpFile:
+		case len(r.Inputs) == maxInputs:
+			r.More++
+		default:
+			r.Inputs[read.Path] = string(read.Digest)
+		}
+	}
+	return r
+}

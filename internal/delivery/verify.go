@@ -1,0 +1,238 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/holdfastcd/holdfast/internal/audit"
+	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/source"
+	"github.com/holdfastcd/holdfast/internal/trust"
+)
+
+// Commits verifies revisions; *commit.Verifier is one.
+type Commits interface {
+	// Verify judges a revision by the demands. last is the commit of the same
+	// repository that the delivery delivered, proven, before; "" for none. Errors
+	// are *fault.Error and name the commit and what to do.
+	Verify(ctx context.Context, r source.Revision, d trust.Demands, last string) (trust.Verified, error)
+}
+
+// Alert is what people should hear of once, as an event.
+type Alert struct {
+	Reason, Message string
+}
+
+// The reasons of alerts.
+const (
+	// AlertRewound: a branch lost the commit that was delivered last.
+	AlertRewound = "HistoryRewound"
+	// AlertUnproven: a demand did not hold of a policy that only audits.
+	AlertUnproven = "TrustUnproven"
+	// AlertRefused: what was demanded was not proven, and nothing is delivered.
+	AlertRefused = "VerificationError"
+)
+
+// errTrust is the cause of errors by which trust was refused.
+var errTrust = fmt.Errorf("what is demanded is not proven")
+
+// untrusted marks an error as one of trust.
+func untrusted(err error) error {
+	f := fault.From(err)
+	if f.Cause != nil {
+		return f.Because(fmt.Errorf("%w: %w", errTrust, f.Cause))
+	}
+	return f.Because(errTrust)
+}
+
+// proof is what came of verifying a revision. It stands for the same commit under
+// the same demands: a pass with nothing to do verifies nothing.
+type proof struct {
+	url, commit, version string
+
+	evidence trust.Evidence
+	err      error
+	at       time.Time
+}
+
+// holds reports whether p answers for spec.
+func (p *proof) holds(spec Spec, now time.Time) bool {
+	if p == nil || p.commit != spec.Revision.Commit || p.url != spec.Revision.URL || p.version != spec.Trust.Version {
+		return false
+	}
+	return p.err == nil || fault.KindOf(p.err).Terminal() && now.Sub(p.at) < retryLimit
+}
+
+// verify returns the revision of a spec as one that proved what is demanded of it,
+// from memory where that was found out before. Errors are those of [Commits].
+func (e *Engine) verify(ctx context.Context, spec Spec, st *state) (trust.Verified, error) {
+	now := e.Clock()
+	if p := st.proof; p.holds(spec, now) {
+		return trust.Vouch(spec.Revision, p.evidence, spec.Trust), p.err
+	}
+	if e.Commits == nil {
+		if len(spec.Trust.Policies) > 0 {
+			return trust.Verified{}, untrusted(fault.New(fault.Internal, "nothing can be verified here"))
+		}
+		return trust.Vouch(spec.Revision, trust.Evidence{}, spec.Trust), nil
+	}
+	last, known := e.Audit.Last(spec.ID.String())
+	verified, err := e.judge(ctx, spec, last, known)
+	if ctx.Err() != nil {
+		return verified, err // it says nothing of the revision
+	}
+	if err != nil {
+		err = untrusted(err)
+	}
+	before := st.proof
+	st.proof = &proof{
+		url: spec.Revision.URL, commit: spec.Revision.Commit, version: spec.Trust.Version,
+		evidence: verified.Evidence(), err: err, at: now,
+	}
+	if before.news(st.proof) {
+		e.alarm(ctx, spec, st, last.Source)
+	}
+	return verified, err
+}
+
+// news reports whether next says something that p did not.
+func (p *proof) news(next *proof) bool {
+	return p == nil || p.commit != next.commit || p.url != next.url || p.version != next.version ||
+		(p.err == nil) != (next.err == nil) || p.err != nil && fault.KindOf(p.err) != fault.KindOf(next.err)
+}
+
+// judge has a revision verified, from the right base on.
+func (e *Engine) judge(ctx context.Context, spec Spec, last audit.Delivered, known bool) (trust.Verified, error) {
+	base := ""
+	if known && last.Source.URL == spec.Revision.URL {
+		var err error
+		if base, err = baseOf(ctx, spec, last.Source); err != nil {
+			return trust.Verified{}, err
+		}
+	}
+	return e.Commits.Verify(ctx, spec.Revision, spec.Trust, base)
+}
+
+// baseOf returns the commit since which a revision has to be judged: the one that
+// was delivered last, as the audit log remembers it and nobody else. What was
+// delivered before a policy enforced proves nothing to it; and who asks for a commit
+// by its id may mean an older one, which is not a branch that was rewound.
+func baseOf(ctx context.Context, spec Spec, last audit.Source) (string, error) {
+	history := spec.Revision.History
+	byID := spec.Revision.Ref() == ""
+	proven := provenTo(spec.Trust, last.Verified)
+	if proven && !byID || history == nil || last.Commit == spec.Revision.Commit && proven {
+		return last.Commit, nil
+	}
+	contains, err := history.Contains(ctx, last.Commit)
+	switch {
+	case err != nil:
+		return "", err
+	case byID && !contains, contains && !proven:
+		return "", nil
+	}
+	return last.Commit, nil
+}
+
+// provenTo reports whether every policy that enforces the proof of commits is among
+// those, named by provenBy, that a delivered commit was proven to.
+func provenTo(d trust.Demands, provenBy string) bool {
+	for _, p := range d.Policies {
+		if p.Commits != nil && !p.Audit && !strings.Contains(","+provenBy+",", ","+p.Name+",") {
+			return false
+		}
+	}
+	return true
+}
+
+// provenBy names the policies that a revision was proven to.
+func provenBy(d trust.Demands, e trust.Evidence) string {
+	var names []string
+	for _, p := range d.Policies {
+		if p.Commits != nil && (!p.Audit || len(e.Unproven) == 0) {
+			names = append(names, p.Name)
+		}
+	}
+	return strings.Join(names, ",")
+}
+
+// alarm tells, and records, what was found out about a revision for the first time.
+func (e *Engine) alarm(ctx context.Context, spec Spec, st *state, last audit.Source) {
+	p := st.proof
+	rewound := p.evidence.Rewound || p.err != nil && lost(ctx, spec.Revision, last)
+	if rewound {
+		text := fmt.Sprintf("the history of %s was rewritten: %s does not contain %s, which was delivered last",
+			spec.Revision.URL, spec.Revision.Commit, last.Commit)
+		st.alerts = append(st.alerts, Alert{AlertRewound, text})
+		entry := e.entry(spec, st, audit.Rewind)
+		entry.Reason = text
+		e.Audit.Later(entry, nil)
+	}
+	for _, u := range p.evidence.Unproven {
+		st.alerts = append(st.alerts, Alert{AlertUnproven, u})
+	}
+}
+
+// lost reports whether a revision is known not to contain what was delivered last.
+func lost(ctx context.Context, r source.Revision, last audit.Source) bool {
+	if r.History == nil || r.Ref() == "" || last.Commit == "" || last.URL != r.URL {
+		return false
+	}
+	contains, err := r.History.Contains(ctx, last.Commit)
+	return err == nil && !contains
+}
+
+// judged tells which policies refuse a delivery, if that is new.
+func (e *Engine) judged(spec Spec, st *state, report Report) {
+	if e.Judged == nil || report.Err != nil && !report.Untrusted && report.Err.Kind != fault.Waiting {
+		return // it says nothing of trust
+	}
+	refusing := refusing(spec.Trust, report)
+	now := strings.Join(refusing, ",") + " " + spec.Trust.Version
+	if st.judged == nil || *st.judged != now {
+		st.judged = &now
+		e.Judged(spec.ID, refusing)
+	}
+}
+
+// refusing returns the policies by which a pass was refused: those that the refusal
+// names, or all that enforce if it names none.
+func refusing(d trust.Demands, report Report) []string {
+	if !report.Untrusted {
+		return nil
+	}
+	var named, all []string
+	text := report.Err.Error()
+	for _, p := range d.Policies {
+		if p.Audit {
+			continue
+		}
+		all = append(all, p.Name)
+		if mentions(text, p.Name) {
+			named = append(named, p.Name)
+		}
+	}
+	if len(named) == 0 {
+		return all
+	}
+	return named
+}
+
+// mentions reports whether a text has a name, and not only as a part of another.
+func mentions(text, name string) bool {
+	for rest := text; ; {
+		i := strings.Index(rest, name)
+		if i < 0 {
+			return false
+		}
+		end := i + len(name)
+		if (i == 0 || !inName(rest[i-1])) && (end == len(rest) || !inName(rest[end])) {
+			return true
+		}
+		rest = rest[end:]
+	}
+}
+
+func inName(c byte) bool { return c == '-' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' }
