@@ -35,6 +35,8 @@ type Client interface {
 	Delete(ctx context.Context, kind schema.Kind, id object.ID, uid types.UID, resourceVersion string, propagation metav1.DeletionPropagation) error
 	// Adopt makes the fields that peers own fields of manager's.
 	Adopt(ctx context.Context, kind schema.Kind, id object.ID, manager string, peers []string) error
+	// Strip removes fields from an object. What is gone already is no error.
+	Strip(ctx context.Context, kind schema.Kind, id object.ID, fields []object.Path, manager string) error
 	// Get returns a live object.
 	Get(ctx context.Context, kind schema.Kind, id object.ID) (*unstructured.Unstructured, error)
 	// Look returns what the watch shows of an object now, without a request.

@@ -38,6 +38,11 @@ func (e *executor) send(ctx context.Context, a plan.Action) ObjectResult {
 
 // apply takes an object over from its peers, if that is due, and applies it.
 func (e *executor) apply(ctx context.Context, a plan.Action) (cluster.Record, error) {
+	if len(a.Surplus) > 0 {
+		if err := e.client.Strip(ctx, a.Kind, a.ID, a.Surplus, e.Manager); err != nil {
+			return cluster.Record{}, err
+		}
+	}
 	adopts := a.Adopts()
 	if adopts {
 		if err := e.client.Adopt(ctx, a.Kind, a.ID, e.Manager, e.Peers); err != nil {

@@ -20,6 +20,7 @@ type Entry struct {
 	Apply   bool // operation Apply; otherwise Update
 	Status  bool // written by Options.StatusManager: status where there is no subresource for it
 	Part    bool // written through a subresource, such as scale
+	Scale   bool // written through the subresource scale, which holds the number of replicas alone
 	Hash    Hash // of fields, subresource, API version and time
 }
 

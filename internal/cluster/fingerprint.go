@@ -13,7 +13,7 @@ type Fingerprint struct {
 	Ours            Hash      `json:"ours"`                      // our entry in managedFields, fields and time
 	Generation      int64     `json:"generation,omitempty"`      // 0 for kinds that have none
 	ResourceVersion string    `json:"resourceVersion,omitempty"` // only where neither Generation nor our entry tells
-	Others          Hash      `json:"others"`                    // everybody else's entries, without status
+	Others          Hash      `json:"others"`                    // everybody else's entries, without status and scale
 	Status          Hash      `json:"status"`                    // entries of Options.StatusManager
 	Digest          [32]byte  `json:"digest"`                    // keyed digest of the desired object
 }
@@ -75,12 +75,23 @@ func (r Record) onlyStatus(f Fingerprint, manager string) bool {
 	return others == f.Others && status != f.Status
 }
 
+// Foreign is a hash of what others own beside what we applied. inPlace: the kind has no
+// subresource for status, so that what the manager of status owns is none of it; with
+// other kinds that is a name like any other.
+func (f Fingerprint) Foreign(inPlace bool) Hash {
+	if inPlace {
+		return f.Others
+	}
+	return f.Others.with(f.Status)
+}
+
 // rest hashes the entries that are not manager's own: everybody else's, and
-// those of status.
+// those of status. Who scales an object of which we own the replicas takes them from
+// our entry; otherwise it is no business of ours.
 func (r Record) rest(manager string) (others, status Hash) {
 	for _, e := range r.Entries {
 		switch {
-		case e.Apply && e.Manager == manager:
+		case e.Apply && e.Manager == manager, e.Scale:
 		case e.Status:
 			status = status.with(e.Hash)
 		default:

@@ -258,6 +258,7 @@ func (c *Cluster) entries(fields []metav1.ManagedFieldsEntry) []Entry {
 				Apply:   f.Operation == metav1.ManagedFieldsOperationApply,
 				Status:  c.opts.StatusManager != "" && f.Manager == c.opts.StatusManager,
 				Part:    f.Subresource != "",
+				Scale:   f.Subresource == "scale",
 				Hash:    hashEntry(f),
 			})
 		}

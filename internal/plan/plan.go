@@ -117,6 +117,8 @@ type Action struct {
 	Reason   string // for people
 	Wave     int
 	Held     bool // the delivery has applied it before
+	// Surplus are fields that others added to the object and that go before it is applied.
+	Surplus []object.Path
 }
 
 // Adopts reports whether executing a takes the object over from others who

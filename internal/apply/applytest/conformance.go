@@ -48,6 +48,7 @@ func Conformance(t *testing.T, c apply.Client, ns string) {
 	t.Run("dry run", f.dryRun)
 	t.Run("two managers", f.managers)
 	t.Run("adopt", f.adopt)
+	t.Run("strip", f.strip)
 	t.Run("delete", f.delete)
 	t.Run("errors", f.errors)
 	t.Run("execute", f.execute)
@@ -161,6 +162,29 @@ func (f conformance) adopt(t *testing.T) {
 	}
 	if _, err := f.Get(ctx, ConfigMap, f.id(ConfigMap, "nothing")); fault.KindOf(err) != fault.NotFound {
 		t.Errorf("an object that does not exist: got %v", err)
+	}
+}
+
+func (f conformance) strip(t *testing.T) {
+	ctx, id := context.Background(), f.id(ConfigMap, "strip")
+	surplus := []object.Path{{"f:data", "f:extra"}, {"f:data", "f:nothing"}}
+	if err := f.Strip(ctx, ConfigMap, f.id(ConfigMap, "nothing"), surplus, manager); err != nil {
+		t.Errorf("of an object that does not exist: %v", err)
+	}
+	f.must(t, ConfigMap, "strip", f.configMap("strip", "1"), manager)
+	added := fmt.Appendf(nil, `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"strip","namespace":%q},"data":{"extra":"1","other":"1"}}`, f.ns)
+	f.must(t, ConfigMap, "strip", added, "somebody")
+	for range 2 {
+		if err := f.Strip(ctx, ConfigMap, id, surplus, manager); err != nil {
+			t.Fatal(err)
+		}
+	}
+	live, err := f.Get(ctx, ConfigMap, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]any{"key": "1", "other": "1"}, live.Object["data"]); diff != "" {
+		t.Errorf("after a field was removed (-want +got):\n%s", diff)
 	}
 }
 

@@ -178,6 +178,32 @@ func (a *API) Adopt(_ context.Context, kind schema.Kind, id object.ID, manager s
 	return nil
 }
 
+// Strip implements apply.Client.
+func (a *API) Strip(_ context.Context, kind schema.Kind, id object.ID, fields []object.Path, _ string) error {
+	if err := a.begin("strip", kind, id); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.exists(id) {
+		return nil
+	}
+	s := a.draft(id)
+	for leaf := range s.values {
+		p := path(leaf)
+		if !slices.ContainsFunc(fields, func(f object.Path) bool { return len(f) <= len(p) && slices.Equal(f, p[:len(f)]) }) {
+			continue
+		}
+		delete(s.values, leaf)
+		for _, leaves := range s.owners {
+			delete(leaves, leaf)
+		}
+		s.version = a.tick()
+	}
+	a.objects[id] = s
+	return nil
+}
+
 // Get implements apply.Client.
 func (a *API) Get(_ context.Context, kind schema.Kind, id object.ID) (*unstructured.Unstructured, error) {
 	if err := a.begin("get", kind, id); err != nil {

@@ -1,0 +1,570 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/holdfastcd/holdfast/internal/audit"
+	"github.com/holdfastcd/holdfast/internal/cluster"
+	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/object"
+	"github.com/holdfastcd/holdfast/internal/plan"
+	"github.com/holdfastcd/holdfast/internal/trust"
+	"github.com/holdfastcd/holdfast/internal/writes"
+)
+
+// AlertDrift: somebody else changed an object that the delivery holds.
+const AlertDrift = "DriftDetected"
+
+// Editors tell who wrote to an object, by what the API server's audit log says;
+// *writes.Memory is one.
+type Editors interface {
+	// Wrote returns the users who may have made a change, each once.
+	Wrote(q writes.Query) []string
+}
+
+// Bounds of what is looked at and told.
+const (
+	maxLooks   = 100 // objects that one pass reads because others wrote to them
+	atOnce     = 8   // of these reads
+	maxAlerts  = 10  // objects that get an event of their own in one pass
+	maxForeign = 8   // states of others' fields that are remembered of one object
+	maxTold    = 256 // added fields that are remembered of one object
+	maxUnnamed = 100 // changes of which the user may still become known
+	nameWithin = 2 * time.Minute
+)
+
+// byAuditLog is what proves who an editor is.
+const byAuditLog = "API server audit log"
+
+// notice is what is remembered of others' writes to one object.
+type notice struct {
+	foreign []cluster.Hash // what others owned when it was looked at and there was nothing to remove, the last ones
+	surplus []object.Path  // fields of others that a strict delivery removes
+	dirty   cluster.Hash   // what others owned when these were found
+	uid     types.UID      // and ours: the change of our own fields that was told last
+	ours    cluster.Hash
+	gone    bool            // it was told that the object was deleted
+	told    map[string]bool // fields of others that were told
+	pace    fight           // how often it was looked at
+}
+
+// suspect is an object that others may have changed, and what came of looking.
+type suspect struct {
+	action *plan.Action
+	print  cluster.Fingerprint // as the watch shows it
+	moved  bool                // our own fields were changed
+	old    bool                // and that was told before
+	gone   bool
+	drift  plan.Drift
+	failed error // why it could not be looked at
+}
+
+// notice looks at the objects of a plan that others wrote to since they were looked at
+// last, tells what was changed and by whom, and has what others added removed where the
+// delivery is strict. An object of which the watch shows nothing new costs nothing, one
+// that was changed costs one read.
+func (e *Engine) notice(ctx context.Context, spec Spec, st *state, p plan.Plan) error {
+	st.again = 0
+	var suspects []*suspect
+	for i := range p.Stages {
+		for j := range p.Stages[i].Actions {
+			if s := e.suspect(spec, st, &p.Stages[i].Actions[j]); s != nil {
+				suspects = append(suspects, s)
+			}
+		}
+	}
+	if len(suspects) > 0 {
+		if err := e.look(ctx, spec, st, suspects); err != nil {
+			return err
+		}
+		e.tellDrift(spec, st, suspects)
+	}
+	if !spec.strict() {
+		return nil
+	}
+	return e.strip(ctx, spec, st, p)
+}
+
+// strict reports whether what others add is removed.
+func (s Spec) strict() bool {
+	return s.Strict || slices.ContainsFunc(s.Trust.Policies, func(p trust.Policy) bool { return p.Strict && !p.Audit })
+}
+
+// suspect returns an action's object if others may have changed it in a way that was
+// not looked at yet.
+func (e *Engine) suspect(spec Spec, st *state, a *plan.Action) *suspect {
+	d := a.Desired
+	known, ok := st.prints[a.ID]
+	if d == nil || !ok || d.Loose || d.Treatment.IfNotPresent {
+		return nil
+	}
+	n := st.notices[a.ID]
+	record, there := e.Cluster.Look(a.Kind, a.ID)
+	switch {
+	case !there:
+		deleted := a.Observed.Sight == plan.Absent && a.Observed.Digest == d.Digest && !plan.Fleeting(a.ID.GroupKind())
+		if !deleted || n != nil && n.gone {
+			return nil
+		}
+		return &suspect{action: a, gone: true}
+	case a.Op != plan.Keep && a.Op != plan.Leave && !a.Op.Applies():
+		return nil
+	}
+	inPlace := plan.StatusInPlace(a.ID.GroupKind())
+	now, _ := record.Fingerprint(spec.Profile.FieldManager, d.Digest)
+	s := &suspect{action: a, print: now, moved: now.UID != known.UID || now.Ours != known.Ours}
+	foreign := now.Foreign(inPlace)
+	s.old = s.moved && n != nil && n.uid == now.UID && n.ours == now.Ours
+	switch {
+	case s.moved && !s.old: // reverts back off by themselves
+		return s
+	case n == nil && foreign == known.Foreign(inPlace):
+		if !spec.strict() || foreign == (cluster.Hash{}) {
+			return nil
+		}
+	case n != nil && n.knows(foreign):
+		return nil
+	}
+	if n != nil {
+		if wait := n.pace.hold(e.Clock()); wait > 0 {
+			st.lookAgain(wait)
+			return nil
+		}
+	}
+	return s
+}
+
+// knows reports whether an object was looked at when others owned this of it.
+func (n *notice) knows(foreign cluster.Hash) bool {
+	return slices.Contains(n.foreign, foreign) || len(n.surplus) > 0 && foreign == n.dirty
+}
+
+// lookAgain asks for another pass after a while.
+func (st *state) lookAgain(wait time.Duration) {
+	if st.again == 0 || wait < st.again {
+		st.again = wait
+	}
+}
+
+// look reads the suspects and finds out what was done to them. One that cannot be read
+// is told by what the watch shows of it.
+func (e *Engine) look(ctx context.Context, spec Spec, st *state, suspects []*suspect) error {
+	if slices.ContainsFunc(suspects, func(s *suspect) bool { return s.moved && s.action.Desired.Body == nil }) {
+		if err := e.fill(ctx, spec, st, suspects); err != nil {
+			return err
+		}
+	}
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	client := e.Cluster.As(spec.Account)
+	for i, s := range suspects {
+		switch {
+		case s.gone:
+		case i >= maxLooks && !s.moved:
+			st.lookAgain(time.Second)
+			s.action = nil
+		case i >= maxLooks:
+			s.guess(e, spec)
+		default:
+			group.Go(func() error {
+				live, err := client.Get(ctx, s.action.Kind, s.action.ID)
+				if err == nil {
+					err = s.compare(spec, live)
+				}
+				s.failed = err
+				return nil
+			})
+		}
+	}
+	_ = group.Wait() // each has its own error
+	for _, s := range suspects {
+		switch kind := fault.KindOf(s.failed); {
+		case s.failed == nil:
+		case kind == fault.Rejected || s.moved:
+			s.guess(e, spec)
+		case kind == fault.NotFound: // its end is another event
+			s.action = nil
+		default:
+			st.lookAgain(retryTurn)
+			s.action = nil
+		}
+	}
+	return nil
+}
+
+// fill gives the suspects' objects their bodies.
+func (e *Engine) fill(ctx context.Context, spec Spec, st *state, suspects []*suspect) error {
+	bodies, err := e.bodies(ctx, spec, st)
+	if err != nil {
+		return err
+	}
+	for _, s := range suspects {
+		if d, ok := bodies[s.action.ID]; ok {
+			s.action.Desired = &d
+		}
+	}
+	return nil
+}
+
+// bodies returns the desired objects with their bodies.
+func (e *Engine) bodies(ctx context.Context, spec Spec, st *state) (map[object.ID]plan.Desired, error) {
+	desired, err := e.desire(ctx, spec, st, true)
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[object.ID]plan.Desired, len(desired))
+	for _, d := range desired {
+		all[d.ID] = d
+	}
+	return all, nil
+}
+
+// compare finds out what was done to a live object.
+func (s *suspect) compare(spec Spec, live *unstructured.Unstructured) error {
+	a := s.action
+	scene := plan.Scene{
+		ID: a.ID, Live: live, Manager: spec.Profile.FieldManager, Moved: s.moved,
+		Ignored: a.Desired.Ignored, Shared: a.Desired.Treatment.Merge,
+	}
+	if a.Op != plan.Update && a.Desired.Body != nil { // the source may have changed since it was applied
+		scene.Desired = &unstructured.Unstructured{}
+		if err := scene.Desired.UnmarshalJSON(a.Desired.Body); err != nil {
+			return fault.New(fault.Rejected, "the desired object cannot be read").On(a.ID.String()).Because(err)
+		}
+	}
+	s.drift = plan.FindDrift(scene)
+	return nil
+}
+
+// guess tells of a change without its fields.
+func (s *suspect) guess(e *Engine, spec Spec) {
+	record, _ := e.Cluster.Look(s.action.Kind, s.action.ID)
+	s.drift.Changed = []plan.Touch{{Manager: lastOf(record.Others(spec.Profile.FieldManager))}}
+}
+
+// tellDrift notes what was found, and tells what is news of it.
+func (e *Engine) tellDrift(spec Spec, st *state, suspects []*suspect) {
+	var found []edit
+	for _, s := range suspects {
+		if s.action == nil {
+			continue
+		}
+		n := st.noticeOf(s.action.ID)
+		if news := n.take(s, st.prints[s.action.ID], e.Clock()); s.gone || !news.None() {
+			found = append(found, e.editOf(s, news))
+		}
+	}
+	if len(found) == 0 {
+		return
+	}
+	e.recordEdits(spec, st, found, "")
+	for i, f := range found {
+		if i == maxAlerts {
+			st.alerts = append(st.alerts, Alert{AlertDrift, fmt.Sprintf("%d more objects were changed by others", len(found)-i)})
+			break
+		}
+		st.alerts = append(st.alerts, Alert{AlertDrift, f.text()})
+	}
+	e.await(spec, st, found)
+}
+
+func (st *state) noticeOf(id object.ID) *notice {
+	n, ok := st.notices[id]
+	if !ok {
+		if st.notices == nil {
+			st.notices = map[object.ID]*notice{}
+		}
+		n = &notice{}
+		st.notices[id] = n
+	}
+	return n
+}
+
+// take notes what was found of an object, and returns what was not told before.
+func (n *notice) take(s *suspect, known cluster.Fingerprint, now time.Time) plan.Drift {
+	if s.gone {
+		n.gone = true
+		return plan.Drift{}
+	}
+	inPlace := plan.StatusInPlace(s.action.ID.GroupKind())
+	if n.foreign == nil {
+		n.foreign = []cluster.Hash{known.Foreign(inPlace)}
+	}
+	n.surplus, n.dirty = s.drift.Surplus, s.print.Foreign(inPlace)
+	if len(n.surplus) == 0 && !n.knows(n.dirty) {
+		n.foreign = append(n.foreign, n.dirty)
+		n.foreign = n.foreign[max(0, len(n.foreign)-maxForeign):]
+	}
+	if s.moved {
+		n.uid, n.ours = s.print.UID, s.print.Ours
+	}
+	if !s.moved || s.old {
+		n.pace.reverted(now)
+	}
+	var news plan.Drift
+	if !s.old {
+		news.Changed = s.drift.Changed
+	}
+	told := map[string]bool{}
+	for _, t := range s.drift.Added {
+		key := t.Manager + " " + t.Field
+		if !n.told[key] {
+			news.Added = append(news.Added, t)
+		}
+		if len(told) < maxTold {
+			told[key] = true
+		}
+	}
+	n.told = told // what is not there any more is news when it comes back
+	return news
+}
+
+// strip turns what is strictly held, and has fields that others added, into a revert.
+func (e *Engine) strip(ctx context.Context, spec Spec, st *state, p plan.Plan) error {
+	var bodies map[object.ID]plan.Desired
+	for i := range p.Stages {
+		for j := range p.Stages[i].Actions {
+			a := &p.Stages[i].Actions[j]
+			n := st.notices[a.ID]
+			if n == nil || len(n.surplus) == 0 || a.Desired == nil || a.Op != plan.Keep && !a.Op.Applies() || a.Op == plan.Create {
+				continue
+			}
+			if a.Desired.Body == nil {
+				if bodies == nil {
+					var err error
+					if bodies, err = e.bodies(ctx, spec, st); err != nil {
+						return err
+					}
+				}
+				d, ok := bodies[a.ID]
+				if !ok {
+					continue
+				}
+				a.Desired = &d
+			}
+			a.Surplus = n.surplus
+			if a.Op != plan.Update {
+				a.Op, a.Reason = plan.Revert, "others added fields to it, and it is held strictly"
+			}
+		}
+	}
+	return nil
+}
+
+// stripped forgets the fields that a removed.
+func (st *state) stripped(a plan.Action) {
+	if n := st.notices[a.ID]; n != nil && len(a.Surplus) > 0 {
+		n.surplus = nil
+	}
+}
+
+// reprint replaces the fingerprint of an object. What others wrote between the last look
+// and the request that the new one is from has not been looked at.
+func (st *state) reprint(id object.ID, taken cluster.Fingerprint) {
+	inPlace := plan.StatusInPlace(id.GroupKind())
+	old, known := st.prints[id]
+	if foreign := old.Foreign(inPlace); known && st.notices[id] == nil && foreign != taken.Foreign(inPlace) {
+		st.noticeOf(id).foreign = []cluster.Hash{foreign}
+	}
+	st.prints[id] = taken
+}
+
+// edit is one change that others made, as it is told.
+type edit struct {
+	change audit.Change
+	id     object.ID
+	by     []editor
+}
+
+// editor is one field manager, and the user behind it as far as is known.
+type editor struct {
+	query writes.Query
+	users []string
+}
+
+// editOf puts a change into words.
+func (e *Engine) editOf(s *suspect, news plan.Drift) edit {
+	gvk := s.action.Kind.GVK
+	out := edit{id: s.action.ID, change: audit.Change{
+		Object: nameOf(gvk.Group, gvk.Version, s.action.ID), Operation: "edit", UID: string(s.action.Observed.UID),
+	}}
+	target := writes.Target{Group: gvk.Group, Resource: s.action.Kind.Resource, Namespace: s.action.ID.Namespace, Name: s.action.ID.Name}
+	if s.gone {
+		out.change.Operation, out.by = "delete", []editor{{query: writes.Query{Target: target, Gone: true}}}
+	}
+	var managers []string
+	fields := func(touches []plan.Touch) []string {
+		var names []string
+		for _, t := range touches {
+			if t.Field != "" && len(names) < MaxFields {
+				names = append(names, t.Field)
+			}
+			if t.Manager != "" && !slices.Contains(managers, t.Manager) && len(managers) < MaxFields {
+				managers = append(managers, t.Manager)
+				out.by = append(out.by, editor{query: writes.Query{Target: target, Manager: t.Manager, At: t.At}})
+			}
+		}
+		return names
+	}
+	out.change.Fields, out.change.Added = fields(news.Changed), fields(news.Added)
+	out.change.By = strings.Join(managers, ", ")
+	e.name(out.by)
+	return out
+}
+
+// name looks up the users behind editors, as far as they are not known.
+func (e *Engine) name(by []editor) (named bool) {
+	for i := range by {
+		if b := &by[i]; e.Editors != nil && len(b.users) == 0 {
+			b.users = e.Editors.Wrote(b.query)
+			named = named || len(b.users) > 0
+		}
+	}
+	return named
+}
+
+// text tells an edit to people.
+func (d edit) text() string {
+	var parts []string
+	if len(d.change.Fields) > 0 {
+		parts = append(parts, "changed "+few(d.change.Fields))
+	}
+	if len(d.change.Added) > 0 {
+		parts = append(parts, "added "+few(d.change.Added))
+	}
+	what := strings.Join(parts, "; ")
+	switch {
+	case d.change.Operation == "delete":
+		what = "deleted it"
+	case what == "":
+		what = "changed it"
+	}
+	return d.id.String() + ": " + d.who() + " " + what
+}
+
+// who names the editors.
+func (d edit) who() string {
+	var names []string
+	for _, b := range d.by {
+		name := b.query.Manager
+		if len(b.users) > 0 {
+			name = strings.TrimSpace(name + " (user " + strings.Join(b.users, " or ") + ")")
+		}
+		if name != "" {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return "somebody"
+	}
+	return few(names)
+}
+
+// recordEdits writes one entry for all that a pass found.
+func (e *Engine) recordEdits(spec Spec, st *state, found []edit, reason string) {
+	entry := e.entry(spec, st, audit.Drift)
+	entry.Reason, entry.Who = reason, nil // who made the revision has not made the change
+	record := &audit.Record{}
+	for _, f := range found {
+		record.Objects = append(record.Objects, f.change)
+		for _, p := range f.people() {
+			if len(entry.Who) < MaxFields && !slices.Contains(entry.Who, p) {
+				entry.Who = append(entry.Who, p)
+			}
+		}
+	}
+	entry.Counts = map[string]int{"edited": len(found)}
+	e.Audit.Later(entry, record)
+}
+
+// people are the editors as the audit log names them. A field manager is a claim; a user
+// is proven, where only one can have been it.
+func (d edit) people() []audit.Person {
+	var who []audit.Person
+	for _, b := range d.by {
+		for _, user := range b.users {
+			who = append(who, audit.Person{Role: "editor", Name: user, Proven: len(b.users) == 1, By: byAuditLog})
+		}
+		if b.query.Manager != "" {
+			who = append(who, audit.Person{Role: "editor", Name: b.query.Manager})
+		}
+	}
+	return who
+}
+
+// unnamed is an edit of which the user may become known: the API server sends its audit
+// events when they are some, or old enough.
+type unnamed struct {
+	edit
+
+	until time.Time
+}
+
+// await keeps edits of which a user is not known yet.
+func (e *Engine) await(spec Spec, st *state, found []edit) {
+	if e.Editors == nil {
+		return
+	}
+	until := e.Clock().Add(nameWithin)
+	for _, f := range found {
+		open := slices.ContainsFunc(f.by, func(b editor) bool { return len(b.users) == 0 })
+		if open && len(st.unnamed) < maxUnnamed {
+			st.unnamed = append(st.unnamed, unnamed{f, until})
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(st.unnamed) > 0 {
+		e.awaiting[spec.ID] = true
+	}
+}
+
+// identify tells of edits whose user has become known since.
+func (e *Engine) identify(spec Spec, st *state) {
+	if len(st.unnamed) == 0 {
+		return
+	}
+	now := e.Clock()
+	var found []edit
+	st.unnamed = slices.DeleteFunc(st.unnamed, func(u unnamed) bool {
+		if e.name(u.by) {
+			found = append(found, u.edit)
+			return true
+		}
+		return now.After(u.until)
+	})
+	for _, f := range found {
+		e.recordEdits(spec, st, []edit{f}, "the API server's audit log names who made an edit that is recorded before")
+		st.alerts = append(st.alerts, Alert{AlertDrift, f.text()})
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(st.unnamed) == 0 {
+		delete(e.awaiting, spec.ID)
+	}
+}
+
+// Named asks for a pass of every delivery that waits to learn who changed its objects:
+// there is something new to know. It does not block.
+func (e *Engine) Named() {
+	e.mu.Lock()
+	var ids []ID
+	for id := range e.awaiting {
+		ids = append(ids, id)
+	}
+	notify := e.notify
+	e.mu.Unlock()
+	for _, id := range ids {
+		if notify != nil {
+			notify(id)
+		}
+	}
+}

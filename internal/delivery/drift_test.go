@@ -1,0 +1,225 @@
+package delivery_test
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kschema "k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/holdfastcd/holdfast/internal/audit"
+	"github.com/holdfastcd/holdfast/internal/delivery"
+	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/object"
+	"github.com/holdfastcd/holdfast/internal/trust"
+	"github.com/holdfastcd/holdfast/test/harness"
+)
+
+const web = `{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {replicas: 1, selector: {matchLabels: {a: web}},
+	template: {metadata: {labels: {a: web}}, spec: {containers: [{name: web, image: "example.org/web:1"}]}}}}`
+
+// patch writes as somebody else, and waits until the watch shows it.
+func (w *world) patch(gvr kschema.GroupVersionResource, name, manager, body string) {
+	w.t.Helper()
+	o, err := w.harness.Dynamic().Resource(gvr).Namespace(w.ns).
+		Patch(w.t.Context(), name, types.StrategicMergePatchType, []byte(body), metav1.PatchOptions{FieldManager: manager})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	kind, _ := w.cluster.Kinds().Lookup(o.GroupVersionKind())
+	version, err := strconv.Atoi(o.GetResourceVersion())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	id := object.ID{Group: kind.GVK.Group, Kind: kind.GVK.Kind, Namespace: w.ns, Name: name}
+	tick := time.NewTicker(5 * time.Millisecond) // not every change is an event
+	defer tick.Stop()
+	for range 2000 {
+		record, _ := w.cluster.Look(kind, id)
+		if seen, _ := strconv.Atoi(record.ResourceVersion); seen >= version {
+			return
+		}
+		<-tick.C
+	}
+	w.t.Fatalf("the watch does not show %s as of %d", name, version)
+}
+
+// drifts are the alerts of a report that tell of drift.
+func drifts(r delivery.Report) []string {
+	var all []string
+	for _, a := range r.Alerts {
+		if a.Reason == delivery.AlertDrift {
+			all = append(all, a.Message)
+		}
+	}
+	return all
+}
+
+// untilDrift does passes until one tells of drift.
+func (w *world) untilDrift(what string) delivery.Report {
+	w.t.Helper()
+	return w.until(what, func(r delivery.Report) bool { return len(drifts(r)) > 0 })
+}
+
+// quiet does passes and fails if one of them tells of drift.
+func (w *world) quiet(reason string) {
+	w.t.Helper()
+	for range 3 {
+		if told := drifts(w.pass()); len(told) > 0 {
+			w.t.Errorf("%s: %v", reason, told)
+		}
+	}
+}
+
+// entriesOf returns what the log has of one action, with records.
+func (l *ledger) entriesOf(action audit.Action) (entries []audit.Entry, records []*audit.Record) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, e := range l.entries {
+		if e.Action == action {
+			entries, records = append(entries, e), append(records, l.records[i])
+		}
+	}
+	return entries, records
+}
+
+func TestDriftIsTold(t *testing.T) {
+	w := newTrusted(t)
+	w.push(first, config("a", "git"), web)
+	w.until("the delivery", applied)
+	w.quiet("controllers fill in status, and annotations of their own")
+
+	mark := w.harness.Mark(t)
+	w.patch(configmaps, "a", "meddler", `{"data":{"key":"theirs","extra":"x"}}`)
+	r := w.untilDrift("the edit")
+	name := "ConfigMap/" + w.ns + "/a"
+	same(t, "who, and which fields, never their values", []string{name + ": meddler changed data.key; added data.extra"}, drifts(r))
+	entries, records := w.log.entriesOf(audit.Drift)
+	if len(entries) != 1 || len(records[0].Objects) != 1 {
+		t.Fatalf("the log has %v", entries)
+	}
+	change := records[0].Objects[0]
+	if change.By != "meddler" || !slices.Equal(change.Fields, []string{"data.key"}) || !slices.Equal(change.Added, []string{"data.extra"}) {
+		t.Errorf("the record has %+v", change)
+	}
+	same(t, "a field manager is a claim", []audit.Person{{Role: "editor", Name: "meddler"}}, entries[0].Who)
+	told := w.log.told()
+	if drift, revert := slices.Index(told, "drift"), slices.Index(told, "revert"); drift < 0 || revert < drift {
+		t.Errorf("it is told before it is reverted: %v", told)
+	}
+	w.quiet("one change is told once")
+	reads := w.harness.RequestsSince(t, mark, harness.InNamespace(w.ns), harness.ByVerb("get"), ofConfigMaps)
+	if len(reads) != 2 { // the second: what is left of the edit after the revert
+		t.Errorf("an edit of which something stays costs two reads, not %d", len(reads))
+	}
+	w.await("a", "to be reverted", value("git"))
+}
+
+// ofConfigMaps keeps requests about ConfigMaps.
+func ofConfigMaps(r harness.Request) bool { return r.Resource == "configmaps" }
+
+func TestAddedFields(t *testing.T) {
+	w := newTrusted(t)
+	w.push(first, web, config("a", "git"))
+	w.until("the delivery", applied)
+	name := "Deployment.apps/" + w.ns + "/web"
+	const intruder = `{"spec":{"template":{"spec":{"hostPID":true,"containers":[{"name":"evil","image":"example.org/evil:1","securityContext":{"privileged":true}}]}}}}`
+	w.patch(deployments, "web", "intruder", intruder)
+	same(t, "a sidecar is told", []string{
+		name + ": intruder added spec.template.spec.containers[name=evil]; spec.template.spec.hostPID",
+	}, drifts(w.untilDrift("the sidecar")))
+	w.quiet("one change is told once")
+	w.patch(deployments, "web", "intruder", `{"metadata":{"annotations":{"deployment.kubernetes.io/note":"x"},"finalizers":["example.com/x"]}}`)
+	w.quiet("controllers write such things")
+	if n, _, _ := nested(w, "web", "containers"); n != 2 {
+		t.Errorf("what others add stays, where nothing else is asked for: %d containers", n)
+	}
+	w.patch(deployments, "web", "intruder", `{"metadata":{"finalizers":null}}`)
+
+	w.log.told()
+	w.spec.Trust = trust.NewDemands(trust.Policy{Name: "strict", Strict: true})
+	w.until("the removal", func(r delivery.Report) bool {
+		n, hostPID, err := nested(w, "web", "containers")
+		return err == nil && n == 1 && !hostPID && r.Err == nil
+	})
+	if told := w.log.told(); !slices.Contains(told, "revert") {
+		t.Errorf("the removal is recorded before it is made: %v", told)
+	}
+	w.spec.Trust, w.spec.Strict = trust.Demands{}, true
+	w.patch(configmaps, "a", "intruder", `{"data":{"extra":"x"},"metadata":{"labels":{"l":"x"},"annotations":{"a":"x"}}}`)
+	w.until("the removal", func(delivery.Report) bool {
+		o, err := w.harness.Dynamic().Resource(configmaps).Namespace(w.ns).Get(w.t.Context(), "a", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, _ := o.Object["data"].(map[string]any)
+		return len(data) == 1 && o.GetLabels()["l"] == "" && o.GetAnnotations()["a"] == ""
+	})
+	w.until("peace", applied)
+	w.quiet("what is gone is not told again")
+}
+
+// nested counts a Deployment's containers, and says whether it has hostPID.
+func nested(w *trusted, name, list string) (n int, hostPID bool, err error) {
+	o, err := w.harness.Dynamic().Resource(deployments).Namespace(w.ns).Get(w.t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		return 0, false, err
+	}
+	pod, _ := object.Path{"f:spec", "f:template", "f:spec"}.Get(o.Object)
+	fields, _ := pod.(map[string]any)
+	items, _ := fields[list].([]any)
+	hostPID, _ = fields["hostPID"].(bool)
+	return len(items), hostPID, nil
+}
+
+func TestStrictDoesNotFight(t *testing.T) {
+	w := newTrusted(t)
+	w.spec.Strict = true
+	w.push(first, config("a", "git"))
+	w.until("the delivery", applied)
+	for i := range 4 {
+		w.patch(configmaps, "a", "operator", fmt.Sprintf(`{"data":{"extra":"%d"}}`, i))
+		r := w.until("the addition to be seen", func(r delivery.Report) bool {
+			return r.Objects[0].Outcome == delivery.Reverted || r.Objects[0].Contested
+		})
+		if r.Objects[0].Contested {
+			if r.RetryAfter == 0 || r.Err != nil && r.Err.Kind != fault.Waiting {
+				t.Errorf("it is tried again: %+v", r)
+			}
+			return
+		}
+	}
+	t.Error("nobody backed off")
+}
+
+func TestDeletionIsTold(t *testing.T) {
+	w := newTrusted(t)
+	w.push(first, config("a", "git"))
+	w.until("the delivery", applied)
+	if err := w.harness.Dynamic().Resource(configmaps).Namespace(w.ns).Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "nobody is known to have done it", []string{"ConfigMap/" + w.ns + "/a: somebody deleted it"}, drifts(w.untilDrift("the deletion")))
+	w.until("its return", applied)
+	w.quiet("it is back")
+	w.commit(config("b", "git"))
+	w.spec.Revision.Commit = second
+	w.until("the prune", func(r delivery.Report) bool { return len(r.Inventory) == 1 })
+	w.quiet("we deleted it ourselves")
+}
+
+func TestDriftThatIsLeftIsToldOnce(t *testing.T) {
+	w := newTrusted(t)
+	w.spec.Revert = false
+	w.push(first, config("a", "git"))
+	w.until("the delivery", applied)
+	w.patch(configmaps, "a", "meddler", `{"data":{"key":"theirs"}}`)
+	same(t, "a delivery that does not revert tells too", []string{"ConfigMap/" + w.ns + "/a: meddler changed data.key"}, drifts(w.untilDrift("the edit")))
+	w.quiet("it stays")
+	w.patch(configmaps, "a", "other", `{"data":{"more":"x"}}`)
+	same(t, "an addition to what has drifted", []string{"ConfigMap/" + w.ns + "/a: other added data.more"}, drifts(w.untilDrift("the addition")))
+}
