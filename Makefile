@@ -78,6 +78,10 @@ audit-kill: ## The audit log, killed 200 times at random moments under load
 audit-scale: ## The audit log with a million entries: throughput, room, opening, proofs (about 10 minutes)
 	HOLDFAST_AUDIT_ENTRIES=1000000 $(GO) test -count 1 -v -timeout 60m -run '^TestScale$$' ./internal/audit
 
+.PHONY: audit-cost
+audit-cost: devcluster ## What the audit log adds to a sync on a real API server
+	HOLDFAST_AUDIT_SYNCS=200 $(GO) test -count 1 -v -run '^TestAuditCost$$' ./internal/delivery
+
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## Format, vet and lint, strictly
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt'ed:"; gofmt -l $$(git ls-files '*.go'); exit 1; }

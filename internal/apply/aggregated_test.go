@@ -163,10 +163,7 @@ func TestWithoutManagedFields(t *testing.T) {
 	})
 	s.as(t, "test", `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: plain-`+s.ns+`},
 		roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}, subjects: [{kind: ServiceAccount, name: deployer, namespace: `+s.ns+`}]}`)
-	later := s.reconnect(t) // discovery is asked for at the start
-	if _, ok := later.LookupGroupKind(kschema.GroupKind{Group: "plain.example.com", Kind: "Note"}); !ok {
-		t.Fatal("the kind is not discovered")
-	}
+	later := s.discover(t, kschema.GroupKind{Group: "plain.example.com", Kind: "Note"})
 	h := later.hold(t, us, `{apiVersion: plain.example.com/v1, kind: Note, metadata: {name: one}, text: ours}`)
 	h.must(t, apply.Created)
 	if r := h.pass(t); r.Action.Op != plan.Keep {
@@ -182,5 +179,23 @@ func TestWithoutManagedFields(t *testing.T) {
 	}
 	if r := h.pass(t); r.Action.Op != plan.Keep {
 		t.Errorf("after the correction: %s", r.Action.Op)
+	}
+}
+
+// discover connects anew until the API server tells of a kind: no event says when
+// its aggregated discovery has asked a server that is available already.
+func (s *site) discover(t *testing.T, kind kschema.GroupKind) *site {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		later := s.reconnect(t)
+		if _, ok := later.LookupGroupKind(kind); ok {
+			return later
+		}
+		select {
+		case <-deadline:
+			t.Fatal("the kind is not discovered")
+		case <-time.After(250 * time.Millisecond):
+		}
 	}
 }

@@ -105,7 +105,7 @@ func TestKilled(t *testing.T) {
 			if e, err := l.Entry(at); err != nil || e.Delivery != name {
 				t.Fatalf("entry %d was acknowledged to be of %s: %+v %v", at, name, e, err)
 			}
-			if last, ok := l.Last(name); ok && last.Source.Commit != name && last.Source.URL != "u" {
+			if last, ok, _ := l.Last(name); ok && last.Source.Commit != name && last.Source.URL != "u" {
 				t.Fatalf("%s: last %+v", name, last)
 			}
 		}

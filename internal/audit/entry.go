@@ -4,8 +4,10 @@
 package audit
 
 import (
+	"strings"
 	"time"
 
+	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/trust"
 )
 
@@ -29,6 +31,13 @@ const (
 	Policy    Action = "policy"  // a TrustPolicy changed
 	Rekey     Action = "rekey"   // checkpoints are signed by another key from here on
 )
+
+// Actions lists all actions.
+func Actions() []Action {
+	return []Action{
+		Sync, Revert, Retract, Outcome, Refuse, Untouched, Rewind, Drift, Suspend, Resume, Rollback, Approve, Policy, Rekey,
+	}
+}
 
 // The results of an outcome.
 const (
@@ -55,7 +64,7 @@ type Entry struct {
 	// Record is the digest (sha256:...) of what it was about: objects before and
 	// after, render inputs, images. See [Record].
 	Record string `json:"record,omitempty"`
-	// Result of an outcome: one of the constants below.
+	// Result of an outcome: one of the constants above.
 	Result   string         `json:"result,omitempty"`
 	Reason   string         `json:"reason,omitempty"` // why, in words; never a secret
 	Verdicts []Verdict      `json:"verdicts,omitempty"`
@@ -75,10 +84,20 @@ type Source struct {
 	Verified string `json:"verified,omitempty"`
 }
 
+// The roles in which people take part.
+const (
+	RoleAuthor    = "author"    // of the commit
+	RoleCommitter = "committer" // of the commit
+	RoleSigner    = "signer"    // of the commit, or of the tag that named it
+	RoleRequester = "requester" // asked for the pass
+	RoleApprover  = "approver"  // gave the word that prunes waited for
+	RoleEditor    = "editor"    // wrote the object that the entry is about
+)
+
 // Person is who took part. A claim is what somebody says of themselves: the author
 // line of a commit, a field manager, an annotation.
 type Person struct {
-	Role   string `json:"role"` // author, committer, signer, requester, editor
+	Role   string `json:"role"` // one of the constants above
 	Name   string `json:"name"`
 	Proven bool   `json:"proven"`
 	By     string `json:"by,omitempty"` // what proves it: a key's fingerprint, the API server's audit log
@@ -106,9 +125,20 @@ type Record struct {
 	Commits  []trust.Commit `json:"commits,omitempty"`
 }
 
+// Change returns the change of an object, in whatever version it was applied; nil if
+// the record names none.
+func (r *Record) Change(object string) *Change {
+	for i := range r.Objects {
+		if objectKey(r.Objects[i].Object) == objectKey(object) {
+			return &r.Objects[i]
+		}
+	}
+	return nil
+}
+
 // Change is what is done to one object.
 type Change struct {
-	Object    string   `json:"object"` // group/version/Kind/namespace/name
+	Object    string   `json:"object"` // see [ObjectName]
 	Operation string   `json:"operation,omitempty"`
 	Before    string   `json:"before,omitempty"` // digest; "" if it was not there, or is not known
 	After     string   `json:"after,omitempty"`  // digest; "" if it is gone
@@ -131,4 +161,19 @@ type Render struct {
 	Path   string            `json:"path"`
 	Inputs map[string]string `json:"inputs,omitempty"` // file → digest
 	More   int               `json:"more,omitempty"`   // inputs beyond those listed
+}
+
+// ObjectName names an object as records do: group/version/Kind/namespace/name.
+func ObjectName(id object.ID, version string) string {
+	return strings.Join([]string{id.Group, version, id.Kind, id.Namespace, id.Name}, "/")
+}
+
+// objectKey is an object's identity without its version: the same object is applied
+// in another one some day.
+func objectKey(name string) string {
+	parts := strings.SplitN(name, "/", 3)
+	if len(parts) < 3 {
+		return name
+	}
+	return parts[0] + "/" + parts[2]
 }

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/transparency-dev/merkle/compact"
@@ -26,6 +25,7 @@ import (
 // (flushPostings) and by the number of deliveries.
 type index struct {
 	dir, drafts string
+	seal        seal
 
 	mu       sync.Mutex
 	fresh    []posting
@@ -59,7 +59,8 @@ type seen struct {
 	known *Delivered
 }
 
-// manifest is the index's table of contents, replaced as a whole.
+// manifest is the index's table of contents, replaced as a whole. It is signed with the
+// key of the log: what deliveries delivered last is decided by.
 type manifest struct {
 	Version  int               `json:"version"`
 	Size     uint64            `json:"size"`  // of the log that the segments cover
@@ -70,7 +71,7 @@ type manifest struct {
 	Serial   int               `json:"serial"`
 }
 
-const indexVersion = 1
+const indexVersion = 2
 
 // keyOf is what postings call something: the first 8 bytes of its SHA-256. Two things
 // may share one, so what is found is compared by name.
@@ -88,32 +89,27 @@ const (
 
 func outcomeKey(of uint64) uint64 { return keyOf(byIntent, strconv.FormatUint(of, 10)) }
 
-// objectKey is an object's identity without its version: the same object is applied
-// in another one some day.
-func objectKey(object string) string {
-	parts := strings.SplitN(object, "/", 3)
-	if len(parts) < 3 {
-		return object
-	}
-	return parts[0] + "/" + parts[2]
-}
-
 // newIndex returns an empty index, to be filled from the first entry on.
-func newIndex(dir, drafts string) *index {
+func newIndex(dir, drafts string, s seal) *index {
 	return &index{
-		dir: dir, drafts: drafts, tree: ranges.NewEmptyRange(0),
+		dir: dir, drafts: drafts, seal: s, tree: ranges.NewEmptyRange(0),
 		last: map[string]seen{}, open: map[uint64]Action{},
 	}
 }
 
-// loadIndex reads the index in dir, and returns nil if there is none to be used.
-func loadIndex(ctx context.Context, dir, drafts string) *index {
+// loadIndex reads the index in dir, and returns nil if there is none to be used, such as
+// one that somebody else wrote.
+func loadIndex(ctx context.Context, dir, drafts string, seal seal) *index {
 	raw, err := Dir(dir).Read(ctx, manifestName, maxManifest)
-	var m manifest
-	if err != nil || fromJSON(manifestName, "the index", raw, &m) != nil || m.Version != indexVersion {
+	if err != nil {
 		return nil
 	}
-	x := newIndex(dir, drafts)
+	var m manifest
+	text, ours := seal.open(raw)
+	if !ours || fromJSON(manifestName, "the index", text, &m) != nil || m.Version != indexVersion {
+		return nil
+	}
+	x := newIndex(dir, drafts, seal)
 	x.serial, x.segments = m.Serial, m.Segments
 	if m.Last != nil {
 		x.last = m.Last
@@ -260,6 +256,9 @@ func (x *index) writeManifest() error {
 		Last: x.last, Open: x.open, Serial: x.serial,
 	}
 	text, err := toJSON(m)
+	if err == nil {
+		text, err = x.seal.close(text)
+	}
 	if err != nil {
 		return err
 	}

@@ -8,13 +8,14 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/mod/sumdb/note"
 )
 
 // TestPostings compares an index that is written in many small segments, which are
 // joined behind, with a map.
 func TestPostings(t *testing.T) {
 	dir := t.TempDir()
-	x := newIndex(dir, t.TempDir())
+	x := newIndex(dir, t.TempDir(), testSeal())
 	random := rand.New(rand.NewPCG(5, 6))
 	want := map[uint64][]uint64{}
 	for i := range uint64(5_000) {
@@ -58,7 +59,7 @@ func TestPostings(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "00000099.postings"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	y := loadIndex(t.Context(), dir, t.TempDir())
+	y := loadIndex(t.Context(), dir, t.TempDir(), testSeal())
 	if y == nil {
 		t.Fatal("it does not load")
 	}
@@ -86,7 +87,7 @@ func TestPostings(t *testing.T) {
 		t.Fatal(err)
 	}
 	y.forget()
-	if loadIndex(t.Context(), dir, t.TempDir()) != nil {
+	if loadIndex(t.Context(), dir, t.TempDir(), testSeal()) != nil {
 		t.Error("an index that was cut loads")
 	}
 }
@@ -143,4 +144,8 @@ func FuzzStored(f *testing.F) {
 			t.Errorf("%q is %q", name, tile.name())
 		}
 	})
+}
+
+func testSeal() seal {
+	return seal{signer: testKey().Signer, verifiers: []note.Verifier{testKey().Verifier}}
 }

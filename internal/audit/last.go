@@ -1,6 +1,12 @@
 package audit
 
-import "errors"
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/holdfastcd/holdfast/internal/fault"
+)
 
 // Delivered is what a delivery delivered last.
 type Delivered struct {
@@ -12,38 +18,43 @@ type Delivered struct {
 
 // Last returns what a delivery (Kind/namespace/name) delivered last, as the log
 // remembers it: the source of the last sync whose outcome was delivered, or of the
-// last commit that left it untouched since. false: never, or it was retracted since,
-// or the log cannot be read; whoever verifies since the last one verifies all then.
-func (l *Log) Last(delivery string) (Delivered, bool) {
+// last commit that left it untouched since. false: never, or it was retracted since.
+// An error (*fault.Error) says that nobody can tell: the log cannot be read, or its
+// files are not what was written to them.
+func (l *Log) Last(delivery string) (Delivered, bool, error) {
 	s, ok := l.index.lastOf(delivery)
 	if !ok {
-		return Delivered{}, false
+		return Delivered{}, false, nil
 	}
 	if s.known != nil {
-		return *s.known, true
+		return *s.known, true, nil
 	}
-	known, err := l.delivered(s)
+	known, err := l.delivered(delivery, s)
 	if err != nil {
 		l.o.Log.Error("what was delivered last cannot be read from the audit log", "delivery", delivery, "err", err)
-		return Delivered{}, false
+		return Delivered{}, false, err
 	}
 	l.index.remember(delivery, s, known)
-	return known, true
+	return known, true, nil
 }
 
-// delivered reads what the entries of s tell.
-func (l *Log) delivered(s seen) (Delivered, error) {
-	latest, err := l.Entry(s.Latest)
+// delivered reads what the entries of s tell. The index, which named them, is believed
+// as little as the files: they must be of the delivery.
+func (l *Log) delivered(delivery string, s seen) (Delivered, error) {
+	ctx := context.Background()
+	latest, err := l.provenOf(ctx, delivery, s.Latest)
 	if err != nil {
 		return Delivered{}, err
 	}
 	d := Delivered{Index: s.Latest, UID: latest.UID, Pins: map[string]string{}}
-	outcome, err := l.Entry(s.Outcome)
-	if err != nil {
-		return Delivered{}, err
+	outcome := latest
+	if s.Outcome != s.Latest {
+		if outcome, err = l.provenOf(ctx, delivery, s.Outcome); err != nil {
+			return Delivered{}, err
+		}
 	}
 	if outcome.Of != nil { // else it was as desired when it was first seen
-		asked, err := l.Entry(*outcome.Of)
+		asked, err := l.provenOf(ctx, delivery, *outcome.Of)
 		if err == nil {
 			err = errors.Join(l.pins(asked, d.Pins), l.pins(outcome, d.Pins))
 		}
@@ -56,6 +67,20 @@ func (l *Log) delivered(s seen) (Delivered, error) {
 		d.Source = *latest.Source
 	}
 	return d, nil
+}
+
+// provenOf is proven for an entry by which something of a delivery was delivered.
+func (l *Log) provenOf(ctx context.Context, delivery string, i uint64) (Entry, error) {
+	e, err := l.proven(ctx, i)
+	if err != nil {
+		return e, err
+	}
+	told := e.Action.intends() || e.Action == Outcome && e.Of != nil
+	if told && e.Delivery == delivery || e.Action == Untouched && slices.Contains(e.Deliveries, delivery) {
+		return e, nil
+	}
+	return e, fault.New(fault.Internal, "the audit log's index names entry %d for what %s delivered last, which is not about that", i, delivery).
+		WithHint("delete the directory index of the audit log while the controller is stopped: it is made anew")
 }
 
 func deref(s *Source) Source {
@@ -229,10 +254,5 @@ func (l *Log) changeOf(e Entry, object string) (*Change, error) {
 	if err != nil || r == nil {
 		return nil, err
 	}
-	for i := range r.Objects {
-		if objectKey(r.Objects[i].Object) == objectKey(object) {
-			return &r.Objects[i], nil
-		}
-	}
-	return nil, nil //nolint:nilnil // the entry is about other objects
+	return r.Change(object), nil
 }

@@ -168,7 +168,7 @@ const (
 // a delivery. One entry tells it of all deliveries that are named in [Options.Gather];
 // [Log.Last] knows it at once.
 func (l *Log) Untouched(src Source, who []Person, delivery string) {
-	if _, ok := l.Last(delivery); ok {
+	if _, ok, err := l.Last(delivery); ok && err == nil {
 		l.index.foresee(delivery, src)
 	}
 	s := &l.sharing

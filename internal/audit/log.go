@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -90,6 +91,7 @@ type Log struct {
 	lock    io.Closer
 	records *records
 	bundles bundles
+	prover  prover
 	index   *index
 	size    atomic.Uint64 // entries that are durable
 	// signedBy verified the checkpoint that was found; nil: there was none.
@@ -166,20 +168,29 @@ func (l *Log) submit(ctx context.Context, e Entry, r *Record) (pending, error) {
 const (
 	roomyEntry = 32 << 10
 	maxReason  = 8 << 10
+	maxName    = 1 << 10
 	firstFew   = 20
 )
 
 // encode returns an entry as it is hashed, its record stored.
 func (l *Log) encode(ctx context.Context, e Entry, r *Record) ([]byte, Entry, *Record, error) {
-	e.Reason = cut(e.Reason, maxReason)
+	e = bounded(e)
 	data, err := toJSON(e)
+	whole := e
 	if err == nil && len(data) > roomyEntry {
-		e, r = spill(e, r)
+		r = spill(whole, r)
+		e = few(whole, firstFew)
 	}
 	if err == nil && r != nil {
 		if e.Record, err = l.records.put(ctx, r); err != nil {
 			return nil, e, nil, err
 		}
+		whole.Record = e.Record
+		data, err = toJSON(e)
+	}
+	// Strangers' texts may be long, and longer still where JSON escapes them.
+	for n := firstFew / 2; err == nil && len(data) > maxEntry && n > 0; n /= 2 {
+		e = few(whole, n)
 		data, err = toJSON(e)
 	}
 	if err != nil {
@@ -191,23 +202,47 @@ func (l *Log) encode(ctx context.Context, e Entry, r *Record) ([]byte, Entry, *R
 	return data, e, r, nil
 }
 
-// spill moves to the record what makes an entry big.
-func spill(e Entry, r *Record) (Entry, *Record) {
+// bounded cuts what strangers write into an entry.
+func bounded(e Entry) Entry {
+	e.Reason = cut(e.Reason, maxReason)
+	e.Who = slices.Clone(e.Who[:min(firstFew, len(e.Who))])
+	for i := range e.Who {
+		p := &e.Who[i]
+		p.Name, p.By = cut(p.Name, maxName), cut(p.By, maxName)
+	}
+	if e.Source != nil {
+		src := *e.Source
+		src.Ref = cut(src.Ref, maxName)
+		e.Source = &src
+	}
+	return e
+}
+
+// spill returns a record that also holds what makes an entry big.
+func spill(e Entry, r *Record) *Record {
 	var record Record
 	if r != nil {
 		record = *r
 	}
 	record.Verdicts, record.Commits = e.Verdicts, e.Commits
+	return &record
+}
+
+// few returns an entry with at most n verdicts and commits, in few words.
+func few(e Entry, n int) Entry {
+	verdicts, commits := e.Verdicts, e.Commits
 	e.Verdicts, e.Commits = nil, nil
-	for _, v := range record.Verdicts[:min(firstFew, len(record.Verdicts))] {
-		v.Message = cut(v.Message, maxReason/firstFew)
+	limit := maxReason / firstFew * n / firstFew
+	e.Reason = cut(e.Reason, max(maxName, maxReason*n/firstFew))
+	for _, v := range verdicts[:min(n, len(verdicts))] {
+		v.Rule, v.Object, v.Message = cut(v.Rule, limit), cut(v.Object, limit), cut(v.Message, limit)
 		e.Verdicts = append(e.Verdicts, v)
 	}
-	for _, c := range record.Commits[:min(firstFew, len(record.Commits))] {
-		c.Problem = cut(c.Problem, maxReason/firstFew)
+	for _, c := range commits[:min(n, len(commits))] {
+		c.Author, c.Problem = cut(c.Author, limit), cut(c.Problem, limit)
 		e.Commits = append(e.Commits, c)
 	}
-	return e, &record
+	return e
 }
 
 // cut shortens a text, and says so.
@@ -389,7 +424,7 @@ func (l *Log) awaitSignature() error {
 	}
 }
 
-// lockFile and draftsDir are beside the log.
+// What is beside the log in its directory.
 const (
 	lockName  = "lock"
 	draftsDir = "drafts"

@@ -163,7 +163,7 @@ func TestLast(t *testing.T) {
 	l := open(t, dir)
 	images := &Record{Images: []trust.Image{{Name: "web:1", Digest: "sha256:aa"}, {Name: "unresolved"}}}
 	const d = "Kustomization/web/shop"
-	if _, ok := l.Last(d); ok {
+	if _, ok, err := l.Last(d); ok || err != nil {
 		t.Error("never delivered")
 	}
 	_, o1 := syncOf(t, l, d, "c1", ResultDelivered, images)
@@ -172,7 +172,7 @@ func TestLast(t *testing.T) {
 
 	check := func(l *Log, want Delivered) {
 		t.Helper()
-		got, ok := l.Last(d)
+		got, ok, _ := l.Last(d)
 		if diff := cmp.Diff(want, got); !ok || diff != "" {
 			t.Errorf("%v %s", ok, diff)
 		}
@@ -184,7 +184,7 @@ func TestLast(t *testing.T) {
 	for _, name := range []string{d, "Kustomization/web/other", d} {
 		l.Untouched(src, []Person{{Role: "author", Name: "a"}}, name)
 	}
-	if got, _ := l.Last(d); got.Source != src {
+	if got, _, _ := l.Last(d); got.Source != src {
 		t.Errorf("an untouched commit counts at once: %+v", got)
 	}
 	closeLog(t, l)
@@ -196,13 +196,13 @@ func TestLast(t *testing.T) {
 	if err != nil || len(e.Deliveries) != 2 || e.Who[0].Name != "a" {
 		t.Errorf("one entry for both: %+v %v", e, err)
 	}
-	if got, ok := l.Last("Kustomization/web/other"); !ok || got.Source != src || got.Index != want.Index {
+	if got, ok, _ := l.Last("Kustomization/web/other"); !ok || got.Source != src || got.Index != want.Index {
 		t.Errorf("what was as desired when it was first seen is known by its commit: %+v", got)
 	}
 
 	i := add(t, l, Entry{Action: Retract, Delivery: d}, nil)
 	add(t, l, Entry{Action: Outcome, Of: &i, Delivery: d, Result: ResultDelivered}, nil)
-	if _, ok := l.Last(d); ok {
+	if _, ok, err := l.Last(d); ok || err != nil {
 		t.Error("nothing is delivered of what was retracted")
 	}
 }
@@ -257,7 +257,7 @@ func TestInterruptedIntentsAreClosed(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" || got.Reason == "" {
 		t.Error(diff)
 	}
-	if last, ok := l.Last(d); !ok || last.Source.Commit != "c1" {
+	if last, ok, _ := l.Last(d); !ok || last.Source.Commit != "c1" {
 		t.Errorf("what was interrupted was not delivered: %+v (outcome of %d)", last, done)
 	}
 	closeLog(t, l)
@@ -326,6 +326,31 @@ func TestBigEntries(t *testing.T) {
 	e = Entry{Action: Untouched, Deliveries: []string{strings.Repeat("d", maxEntry)}}
 	if _, err := l.Append(t.Context(), e, nil); fault.KindOf(err) != fault.Limit {
 		t.Errorf("what cannot be made smaller is refused: %v", err)
+	}
+}
+
+// A stranger must not get out of the log by what is too long for it.
+func TestStrangersTextsAreBounded(t *testing.T) {
+	l := open(t, t.TempDir())
+	long := strings.Repeat("<", 50_000) // six bytes each, in JSON
+	e := Entry{
+		Action: Refuse, Delivery: "Kustomization/a/b", Reason: long,
+		Who:    []Person{{Role: RoleAuthor, Name: long}, {Role: RoleSigner, Name: long, By: long}},
+		Source: &Source{URL: "https://git.example/fleet", Ref: long, Commit: "c1"},
+	}
+	for range 40 {
+		e.Verdicts = append(e.Verdicts, Verdict{Rule: "trust/p/images/name", Outcome: "fail", Object: long, Message: long})
+		e.Commits = append(e.Commits, trust.Commit{ID: "c1", Author: long, Problem: long})
+	}
+	got, err := l.Entry(add(t, l, e, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Delivery != e.Delivery || got.Source.Commit != "c1" || !strings.HasPrefix(got.Reason, "<<<") || len(got.Verdicts) == 0 || len(got.Commits) == 0 {
+		t.Errorf("it says too little: %+v", got)
+	}
+	if e.Who[0].Name != long || e.Source.Ref != long {
+		t.Error("the caller's entry was changed")
 	}
 }
 
@@ -442,11 +467,66 @@ func TestOpenRefusesWhatWasChanged(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer l.Close()
-			if last, ok := l.Last("Kustomization/a/b"); !ok || last.Source.Commit != "9" {
+			if last, ok, _ := l.Last("Kustomization/a/b"); !ok || last.Source.Commit != "9" {
 				t.Errorf("%+v", last)
 			}
 			if found, err := l.About("apps/v1/Deployment/web/a", 0); err != nil || len(found) != 10 {
 				t.Errorf("%d found, %v", len(found), err)
+			}
+		})
+	}
+}
+
+// What was delivered last is decided by: whoever can write to the volume, but not sign,
+// must not tell it.
+func TestLastIsNotWhatSomebodyWrote(t *testing.T) {
+	const d = "Kustomization/a/b"
+	before := t.TempDir()
+	l := open(t, before)
+	for _, commit := range []string{"c1", "c2", "c3"} {
+		syncOf(t, l, d, commit, ResultDelivered, objects("a"))
+		syncOf(t, l, "Kustomization/a/other", "e"+commit[1:], ResultDelivered, objects("b"))
+	}
+	closeLog(t, l)
+	replace := func(path, from, to string) func(string) error {
+		return func(dir string) error {
+			data, err := os.ReadFile(dir + path)
+			if err != nil || !strings.Contains(string(data), from) {
+				return fmt.Errorf("%s has no %s: %w", path, from, err)
+			}
+			return os.WriteFile(dir+path, []byte(strings.ReplaceAll(string(data), from, to)), 0o600)
+		}
+	}
+	const entries, manifest = "/tile/entries/000.p/12", "/index/manifest.json"
+	for _, tc := range []struct {
+		reason string
+		change func(dir string) error
+		wrong  string // in the error; "" if c3 is told
+	}{
+		{reason: "as it was", change: func(string) error { return nil }},
+		{reason: "an entry tells of another commit", change: replace(entries, `"c3"`, `"c1"`), wrong: "not the one that was written"},
+		{reason: "the index leads to an older entry", change: replace(manifest, `"outcome":9,"latest":9`, `"outcome":1,"latest":1`)},
+		{reason: "the index leads to another delivery", change: replace(manifest, `"outcome":9,"latest":9`, `"outcome":11,"latest":11`)},
+		{reason: "the index has never heard of it", change: replace(manifest, d, "Kustomization/a/x")},
+	} {
+		t.Run(tc.reason, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := errors.Join(os.CopyFS(dir, os.DirFS(before)), tc.change(dir)); err != nil {
+				t.Fatal(err)
+			}
+			l, err := Open(t.Context(), options(dir))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			last, ok, err := l.Last(d)
+			switch {
+			case tc.wrong != "":
+				if ok || err == nil || !strings.Contains(err.Error(), tc.wrong) {
+					t.Errorf("%+v %v", last, err)
+				}
+			case err != nil || !ok || last.Source.Commit != "c3":
+				t.Errorf("%+v %v", last, err)
 			}
 		})
 	}

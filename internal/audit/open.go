@@ -160,7 +160,8 @@ func (l *Log) agree(ctx context.Context, state, signed head) error {
 // loadIndex loads the index, or makes it anew where it does not fit the log.
 func (l *Log) loadIndex(ctx context.Context, state head) error {
 	dir, drafts := l.path(indexDir), l.path(draftsDir)
-	if l.index = loadIndex(ctx, dir, drafts); l.index != nil {
+	by := seal{signer: l.o.Signer, verifiers: append([]note.Verifier{l.o.Verifier}, l.o.Former...)}
+	if l.index = loadIndex(ctx, dir, drafts, by); l.index != nil {
 		if l.index.size() <= state.Size && l.fill(ctx, state) == nil {
 			return nil
 		}
@@ -172,7 +173,7 @@ func (l *Log) loadIndex(ctx context.Context, state head) error {
 	if err := empty(dir); err != nil {
 		return err
 	}
-	l.index = newIndex(dir, drafts)
+	l.index = newIndex(dir, drafts, by)
 	return l.fill(ctx, state)
 }
 

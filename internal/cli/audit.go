@@ -131,7 +131,7 @@ func (o *AuditVerify) run(ctx context.Context, p Process) error {
 	if _, err := log.Read(ctx, "checkpoint", maxNote); err != nil && (against == nil || !errors.Is(err, fs.ErrNotExist)) {
 		return err // there is no log to be told of
 	}
-	verified, err := audit.Verify(ctx, log, audit.VerifyOptions{Verifier: verifier, Against: against, Progress: verifying(p)})
+	verified, err := audit.Verify(ctx, filesOf(log), audit.VerifyOptions{Verifier: verifier, Against: against, Progress: verifying(p)})
 	if err != nil && !tampered(err) {
 		return err
 	}
@@ -143,6 +143,15 @@ func (o *AuditVerify) run(ctx context.Context, p Process) error {
 		return errTampered
 	}
 	return nil
+}
+
+// filesOf returns the files of a log. Those of a directory can be listed, so that the
+// ones that nothing leads to are looked at as well.
+func filesOf(log auditLog) audit.Reader {
+	if stored, ok := log.(*remote.Reading); ok {
+		return stored.Reader
+	}
+	return log
 }
 
 // tampered tells errors about the log from those of reading it.
@@ -174,7 +183,7 @@ func (o *AuditVerify) verifier(ctx context.Context, log auditLog) (note.Verifier
 	}
 	if o.Dir != "" {
 		return nil, fault.New(fault.Invalid, "the key of the log is missing").
-			WithHint("give --key FILE with what 'holdfast audit key' printed, or field key.pub of Secret holdfast-audit-key")
+			WithHint("no directory tells it; give --key FILE with what 'holdfast audit key' printed, field key.pub of Secret holdfast-audit-key, or the key that the controller logs when it starts")
 	}
 	raw, err := log.Read(ctx, remote.KeyName, maxNote)
 	if err != nil {
@@ -316,10 +325,7 @@ Exit codes: 0 they are shown, if there are any; 2 the log cannot be read.`,
 
 func auditActions() []string {
 	var list []string
-	for _, a := range []audit.Action{
-		audit.Sync, audit.Revert, audit.Retract, audit.Outcome, audit.Refuse, audit.Untouched, audit.Rewind,
-		audit.Drift, audit.Suspend, audit.Resume, audit.Rollback, audit.Approve, audit.Policy,
-	} {
+	for _, a := range audit.Actions() {
 		list = append(list, string(a))
 	}
 	return list
@@ -438,7 +444,7 @@ func (o *AuditLog) show(w io.Writer, f remote.Found, colour palette) error {
 	if o.Output == "json" {
 		line := json.NewEncoder(w)
 		line.SetEscapeHTML(false)
-		return line.Encode(audit.Numbered{Index: f.Index, Entry: f.Entry}) //nolint:musttag // Signer and Commit have the names of their fields
+		return line.Encode(audit.Numbered{Index: f.Index, Entry: f.Entry})
 	}
 	e := f.Entry
 	what := e.Delivery

@@ -107,6 +107,18 @@ func TestAuditVerify(t *testing.T) {
 				}
 			},
 		},
+		"Superseded": {
+			reason: "so is a file that nothing leads to any more", code: exitChanges, out: "tile/entries/000.p/2",
+			change: func(t *testing.T, dir, _ string) { spoil(t, filepath.Join(dir, "tile/entries/000.p/2")) },
+		},
+		"Strange": {
+			reason: "a file that is no part of the log is said", out: "no part of the log: notes",
+			change: func(t *testing.T, dir, _ string) {
+				if err := os.WriteFile(filepath.Join(dir, "notes"), []byte("x"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			},
+		},
 		"Gone": {
 			reason: "a log that is gone was changed, for who knows that there was one", code: exitChanges, args: []string{"--checkpoint", "KEPT"}, out: "CHANGED",
 			change: func(t *testing.T, dir, _ string) {

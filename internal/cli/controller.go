@@ -28,11 +28,12 @@ type Controller struct {
 
 func (o *Controller) bind(s settings) {
 	s.text(&o.Kubeconfig, "kubeconfig", "", "path of the kubeconfig `FILE` (default: the account of the Pod that this runs in)")
-	s.text(&o.DataDir, "data-dir", defaultDataDir(), "`DIR` for Git objects and fingerprints; all of it can be made anew")
+	s.text(&o.DataDir, "data-dir", defaultDataDir(), "`DIR` for Git objects and fingerprints; all of it can be made anew, but for the audit log, where --audit-dir does not put it elsewhere")
 	o.DataLimit = controller.DefaultDataLimit
 	s.value(&o.DataLimit, "data-limit", "how much `DISK` the data may take; beyond it, the largest tenant's repositories make room, or are refused")
 	s.text(&o.AuditDir, "audit-dir", "", "`DIR` for the audit log, which cannot be made anew (default: audit in the data directory)")
 	s.text(&o.AuditKey, "audit-key", "", "`FILE` of the key that signs the audit log, made if it is not there (default: the Secret "+controller.AuditSecret+" beside the Pod; elsewhere audit.key in the data directory)")
+	s.text(&o.APIAuditToken, "api-audit-token-file", "", "`FILE` of a token, of 16 bytes or more, with which the API server may send its audit events to /api/audit: drift then names users (default: none are taken)")
 	s.text(&o.Listen, "listen", ":8080", "`ADDRESS` of the one HTTP port: webhooks, artifacts, metrics and health")
 	s.text(&o.ArtifactURL, "artifact-url", "", "`URL` by which others reach that port, for the artifacts that GitRepositories offer (default: http://holdfast.holdfast-system.svc)")
 	s.toggle(&o.Permissive, "permissive", "UNSAFE: write with Holdfast's own account where a delivery names none; shown on every object that it affects")
@@ -115,6 +116,7 @@ account watches, and reads what deliveries refer to. The one HTTP port serves
   /hook/           Flux Receivers
   /gitrepository/  artifacts of GitRepositories
   /audit/          the audit log, for those who may read it
+  /api/audit       audit events of the API server, if --api-audit-token-file is set
   /observe         what would change of deliveries that are only observed
   /metrics /healthz /readyz
 

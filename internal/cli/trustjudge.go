@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -58,7 +59,12 @@ func (o *TrustCheck) policies(ctx context.Context, cfg *rest.Config, p Process) 
 			compiled = append(compiled, own.Compile(u, keysOf(ctx, c, objects)))
 		}
 	}
-	if len(compiled) == 0 {
+	switch {
+	case len(compiled) > 0:
+	case len(o.Policies) > 0:
+		return nil, fault.New(fault.NotFound, "%s: there is no TrustPolicy in it", strings.Join(o.Policies, ", ")).
+			WithHint("name the file of one, of apiVersion %s", trustapi.GroupVersion)
+	default:
 		return nil, fault.New(fault.NotFound, "there is no TrustPolicy").WithHint("write one, and try it with -f FILE; see docs/trust.md")
 	}
 	return compiled, nil

@@ -207,7 +207,7 @@ func summary(c why.Chain) string {
 		var names []string
 		seen := map[string]bool{}
 		for _, l := range c.Links {
-			if l.State == state && l.Name != why.LinkLog && !seen[l.Name] {
+			if l.State == state && (l.Name != why.LinkLog || state != why.Claimed) && !seen[l.Name] {
 				names, seen[l.Name] = append(names, l.Name), true
 			}
 		}

@@ -38,6 +38,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/trust/commit"
 	"github.com/holdfastcd/holdfast/internal/trust/image"
 	"github.com/holdfastcd/holdfast/internal/worker"
+	"github.com/holdfastcd/holdfast/internal/writes"
 )
 
 // Options are what the owner of the process decides.
@@ -55,6 +56,9 @@ type Options struct {
 	// where that is empty too, a file in DataDir.
 	AuditDir, AuditKey string
 	Namespace          string // that the process runs in; empty: it does not run in a cluster
+	// APIAuditToken is the file of the token with which the API server sends its audit
+	// events; empty: none are taken.
+	APIAuditToken string
 
 	Permissive            bool
 	DefaultServiceAccount string
@@ -82,6 +86,7 @@ type process struct {
 	cluster  *cluster.Cluster
 	audit    *audit.Log
 	served   server.Audit // what is served of it
+	writes   *writes.Memory
 	manager  ctrl.Manager
 	own      *own.Own
 	flux     *flux.Flux
@@ -104,7 +109,7 @@ func Run(ctx context.Context, o Options) error {
 	klog.SetLogger(libraryLog(o.Log))
 	p := &process{Options: o}
 	defer p.close() //nolint:contextcheck // what ends must end also after ctx has
-	for _, step := range []func() error{p.openData, p.listen, p.connect, p.openAudit, p.manage, p.serve} {
+	for _, step := range []func() error{p.openData, p.listen, p.connect, p.openAudit, p.openWrites, p.manage, p.serve} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -169,7 +174,11 @@ func (p *process) manage() (err error) {
 		Images:   image.New(image.Options{Clock: time.Now, Log: p.Log, AllowLinkLocal: p.AllowLinkLocal}),
 		Judged:   p.judged,
 		Audit:    p.audit,
+		Editors:  p.editors(),
 	})
+	if p.writes != nil {
+		p.writes.OnNote(engine.Named)
+	}
 	p.observed = &observations{clock: time.Now}
 	p.hub = source.NewHub(p.git, time.Now)
 	env := &dialect.Env{
@@ -233,6 +242,7 @@ func (p *process) serve() error {
 		Hooks:      p.flux.Hooks,
 		Artifacts:  p.flux.Artifacts,
 		Audit:      &p.served,
+		APIAudit:   p.apiAudit(),
 		Observed:   p.observed,
 		Refreshers: []server.Refresher{staleness{p.hub}, p.flux, p.argo},
 		Secrets:    webhookSecrets(p.manager.GetAPIReader(), p.ArgoNamespace),

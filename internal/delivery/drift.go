@@ -20,7 +20,8 @@ import (
 	"github.com/holdfastcd/holdfast/internal/writes"
 )
 
-// AlertDrift: somebody else changed an object that the delivery holds.
+// AlertDrift is the reason of events that tell that somebody else changed an object
+// which the delivery holds.
 const AlertDrift = "DriftDetected"
 
 // Editors tell who wrote to an object, by what the API server's audit log says;
@@ -95,7 +96,7 @@ func (e *Engine) notice(ctx context.Context, spec Spec, st *state, p plan.Plan) 
 
 // strict reports whether what others add is removed.
 func (s Spec) strict() bool {
-	return s.Strict || slices.ContainsFunc(s.Trust.Policies, func(p trust.Policy) bool { return p.Strict && !p.Audit })
+	return !s.Observe && (s.Strict || slices.ContainsFunc(s.Trust.Policies, func(p trust.Policy) bool { return p.Strict && !p.Audit }))
 }
 
 // suspect returns an action's object if others may have changed it in a way that was
@@ -108,38 +109,46 @@ func (e *Engine) suspect(spec Spec, st *state, a *plan.Action) *suspect {
 	}
 	n := st.notices[a.ID]
 	record, there := e.Cluster.Look(a.Kind, a.ID)
-	switch {
-	case !there:
-		deleted := a.Observed.Sight == plan.Absent && a.Observed.Digest == d.Digest && !plan.Fleeting(a.ID.GroupKind())
-		if !deleted || n != nil && n.gone {
-			return nil
-		}
-		return &suspect{action: a, gone: true}
-	case a.Op != plan.Keep && a.Op != plan.Leave && !a.Op.Applies():
+	if !there {
+		return missed(a, n)
+	}
+	if a.Op != plan.Keep && a.Op != plan.Leave && !a.Op.Applies() {
 		return nil
 	}
-	inPlace := plan.StatusInPlace(a.ID.GroupKind())
 	now, _ := record.Fingerprint(spec.Profile.FieldManager, d.Digest)
 	s := &suspect{action: a, print: now, moved: now.UID != known.UID || now.Ours != known.Ours}
-	foreign := now.Foreign(inPlace)
 	s.old = s.moved && n != nil && n.uid == now.UID && n.ours == now.Ours
-	switch {
-	case s.moved && !s.old: // reverts back off by themselves
-		return s
-	case n == nil && foreign == known.Foreign(inPlace):
-		if !spec.strict() || foreign == (cluster.Hash{}) {
-			return nil
-		}
-	case n != nil && n.knows(foreign):
+	if s.moved && !s.old {
+		return s // reverts back off by themselves
+	}
+	if !n.newTo(known, s, spec.strict()) {
 		return nil
 	}
-	if n != nil {
-		if wait := n.pace.hold(e.Clock()); wait > 0 {
-			st.lookAgain(wait)
-			return nil
-		}
+	if n != nil && n.pace.hold(e.Clock()) > 0 {
+		st.lookAgain(n.pace.hold(e.Clock()))
+		return nil
 	}
 	return s
+}
+
+// missed returns the object of an action that somebody deleted, unless that was told.
+func missed(a *plan.Action, n *notice) *suspect {
+	deleted := a.Observed.Sight == plan.Absent && a.Observed.Digest == a.Desired.Digest && !plan.Fleeting(a.ID.GroupKind())
+	if !deleted || n != nil && n.gone {
+		return nil
+	}
+	return &suspect{action: a, gone: true}
+}
+
+// newTo reports whether others own something that was not looked at. What is held
+// strictly is looked at once, whatever the fingerprint says.
+func (n *notice) newTo(known cluster.Fingerprint, s *suspect, strict bool) bool {
+	inPlace := plan.StatusInPlace(s.action.ID.GroupKind())
+	foreign := s.print.Foreign(inPlace)
+	if n != nil {
+		return !n.knows(foreign)
+	}
+	return foreign != known.Foreign(inPlace) || strict && foreign != cluster.Hash{}
 }
 
 // knows reports whether an object was looked at when others owned this of it.
@@ -166,38 +175,53 @@ func (e *Engine) look(ctx context.Context, spec Spec, st *state, suspects []*sus
 	group.SetLimit(atOnce)
 	client := e.Cluster.As(spec.Account)
 	for i, s := range suspects {
-		switch {
-		case s.gone:
-		case i >= maxLooks && !s.moved:
-			st.lookAgain(time.Second)
-			s.action = nil
-		case i >= maxLooks:
-			s.guess(e, spec)
-		default:
+		if s.gone {
+			continue
+		}
+		if s.failed = errLater; i < maxLooks {
 			group.Go(func() error {
-				live, err := client.Get(ctx, s.action.Kind, s.action.ID)
-				if err == nil {
-					err = s.compare(spec, live)
-				}
-				s.failed = err
+				s.failed = s.read(ctx, client, spec)
 				return nil
 			})
 		}
 	}
 	_ = group.Wait() // each has its own error
 	for _, s := range suspects {
-		switch kind := fault.KindOf(s.failed); {
-		case s.failed == nil:
-		case kind == fault.Rejected || s.moved:
-			s.guess(e, spec)
-		case kind == fault.NotFound: // its end is another event
-			s.action = nil
-		default:
-			st.lookAgain(retryTurn)
-			s.action = nil
+		if s.failed != nil {
+			e.unread(spec, st, s)
 		}
 	}
 	return nil
+}
+
+// errLater is why an object was not read: it is not the turn of so many.
+var errLater = fault.New(fault.Waiting, "others changed many objects at once")
+
+// unread decides what becomes of an object that was not read: it is told without its
+// fields, or looked at again.
+func (e *Engine) unread(spec Spec, st *state, s *suspect) {
+	switch kind := fault.KindOf(s.failed); {
+	case kind == fault.Rejected || s.moved:
+		s.guess(e, spec)
+		return
+	case kind == fault.Waiting:
+		st.lookAgain(time.Second)
+	case kind != fault.NotFound: // its end is another event
+		st.lookAgain(retryTurn)
+	}
+	s.action = nil
+}
+
+// read gets the live object, unless it was read for the plan, and compares it.
+func (s *suspect) read(ctx context.Context, client *cluster.Client, spec Spec) error {
+	if known := s.action.Observed.Live; known != nil {
+		return s.compare(spec, known.DeepCopy())
+	}
+	live, err := client.Get(ctx, s.action.Kind, s.action.ID)
+	if err != nil {
+		return err
+	}
+	return s.compare(spec, live)
 }
 
 // fill gives the suspects' objects their bodies.
@@ -295,8 +319,8 @@ func (n *notice) take(s *suspect, known cluster.Fingerprint, now time.Time) plan
 		return plan.Drift{}
 	}
 	inPlace := plan.StatusInPlace(s.action.ID.GroupKind())
-	if n.foreign == nil {
-		n.foreign = []cluster.Hash{known.Foreign(inPlace)}
+	if before := known.Foreign(inPlace); n.foreign == nil && before != s.print.Foreign(inPlace) {
+		n.foreign = []cluster.Hash{before}
 	}
 	n.surplus, n.dirty = s.drift.Surplus, s.print.Foreign(inPlace)
 	if len(n.surplus) == 0 && !n.knows(n.dirty) {
@@ -333,30 +357,34 @@ func (e *Engine) strip(ctx context.Context, spec Spec, st *state, p plan.Plan) e
 	for i := range p.Stages {
 		for j := range p.Stages[i].Actions {
 			a := &p.Stages[i].Actions[j]
-			n := st.notices[a.ID]
-			if n == nil || len(n.surplus) == 0 || a.Desired == nil || a.Op != plan.Keep && !a.Op.Applies() || a.Op == plan.Create {
+			if !st.surplus(a) {
 				continue
 			}
-			if a.Desired.Body == nil {
-				if bodies == nil {
-					var err error
-					if bodies, err = e.bodies(ctx, spec, st); err != nil {
-						return err
-					}
+			if a.Desired.Body == nil && bodies == nil {
+				var err error
+				if bodies, err = e.bodies(ctx, spec, st); err != nil {
+					return err
 				}
-				d, ok := bodies[a.ID]
-				if !ok {
-					continue
-				}
+			}
+			if d, ok := bodies[a.ID]; ok {
 				a.Desired = &d
 			}
-			a.Surplus = n.surplus
+			a.Surplus = st.notices[a.ID].surplus
 			if a.Op != plan.Update {
 				a.Op, a.Reason = plan.Revert, "others added fields to it, and it is held strictly"
 			}
 		}
 	}
 	return nil
+}
+
+// surplus reports whether others added to an object which may be applied now.
+func (st *state) surplus(a *plan.Action) bool {
+	n := st.notices[a.ID]
+	if n == nil || len(n.surplus) == 0 || a.Desired == nil {
+		return false
+	}
+	return a.Op == plan.Keep || a.Op.Applies() && a.Op != plan.Create
 }
 
 // stripped forgets the fields that a removed.

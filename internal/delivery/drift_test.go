@@ -1,21 +1,32 @@
 package delivery_test
 
 import (
+	"encoding/pem"
 	"fmt"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	kschema "k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/holdfastcd/holdfast/internal/audit"
 	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/health"
 	"github.com/holdfastcd/holdfast/internal/object"
+	"github.com/holdfastcd/holdfast/internal/server"
 	"github.com/holdfastcd/holdfast/internal/trust"
+	"github.com/holdfastcd/holdfast/internal/writes"
 	"github.com/holdfastcd/holdfast/test/harness"
 )
 
@@ -187,6 +198,9 @@ func TestStrictDoesNotFight(t *testing.T) {
 			return r.Objects[0].Outcome == delivery.Reverted || r.Objects[0].Contested
 		})
 		if r.Objects[0].Contested {
+			if o := r.Objects[0]; o.By != "operator" || !slices.Equal(o.Fields, []string{"data.extra"}) {
+				t.Errorf("the fight is not named: %+v", o)
+			}
 			if r.RetryAfter == 0 || r.Err != nil && r.Err.Kind != fault.Waiting {
 				t.Errorf("it is tried again: %+v", r)
 			}
@@ -222,4 +236,126 @@ func TestDriftThatIsLeftIsToldOnce(t *testing.T) {
 	w.quiet("it stays")
 	w.patch(configmaps, "a", "other", `{"data":{"more":"x"}}`)
 	same(t, "an addition to what has drifted", []string{"ConfigMap/" + w.ns + "/a: other added data.more"}, drifts(w.untilDrift("the addition")))
+	w.spec.Observe = true // as an Application that nobody syncs is compared
+	w.patch(configmaps, "a", "third", `{"data":{"third":"x"}}`)
+	same(t, "a delivery that is only compared tells too", []string{"ConfigMap/" + w.ns + "/a: third added data.third"}, drifts(w.untilDrift("the addition")))
+	w.quiet("it stays")
+}
+
+// clusterAdmin is who the tests are to the API server.
+const clusterAdmin = "devcluster-admin"
+
+// TestUserIsNamed has the API server tell who writes.
+func TestUserIsNamed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a cluster: run it without -short")
+	}
+	const token = "a token of the API server's own"
+	memory := writes.New(time.Now)
+	hooks := httptest.NewTLSServer(server.New(server.Options{APIAudit: &server.APIAudit{
+		Token: func() (string, error) { return token, nil }, Note: memory.Note,
+	}}).Handler())
+	t.Cleanup(hooks.Close)
+	kubeconfig := filepath.Join(t.TempDir(), "webhook")
+	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: hooks.Certificate().Raw})
+	if err := clientcmd.WriteToFile(clientcmdapi.Config{
+		CurrentContext: "holdfast",
+		Contexts:       map[string]*clientcmdapi.Context{"holdfast": {Cluster: "holdfast", AuthInfo: "apiserver"}},
+		Clusters: map[string]*clientcmdapi.Cluster{"holdfast": { // a token is sent by TLS alone
+			Server: hooks.URL + server.APIAuditPath, CertificateAuthorityData: authority,
+		}},
+		AuthInfos: map[string]*clientcmdapi.AuthInfo{"apiserver": {Token: token}},
+	}, kubeconfig); err != nil {
+		t.Fatal(err)
+	}
+	h, err := harness.Start(t.Context(), harness.Options{AuditWebhook: kubeconfig, Messages: os.Stderr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	w := &trusted{world: newWorldOn(t, h), log: &ledger{}, gate: &gate{refused: map[string]error{}}, registry: &registry{}, editors: memory}
+	w.start()
+	memory.OnNote(w.engine.Named)
+	w.push(first, config("a", "git"))
+	w.until("the delivery", applied)
+	w.patch(configmaps, "a", "kubectl-edit", `{"data":{"key":"theirs"}}`)
+	named := func(r delivery.Report) bool {
+		told := drifts(r)
+		return len(told) > 0 && strings.Contains(told[len(told)-1], "(user ")
+	}
+	r := w.until("the user", named)
+	told := drifts(r)
+	same(t, "the user is named", "ConfigMap/"+w.ns+"/a: kubectl-edit (user "+clusterAdmin+") changed data.key", told[len(told)-1])
+	entries, _ := w.log.entriesOf(audit.Drift)
+	same(t, "the API server has proven who it was", []audit.Person{
+		{Role: "editor", Name: clusterAdmin, Proven: true, By: "API server audit log"}, {Role: "editor", Name: "kubectl-edit"},
+	}, entries[len(entries)-1].Who)
+}
+
+// everyday is what clusters deliver, of kinds to which controllers and the API server add.
+const everyday = `{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {type: LoadBalancer, selector: {a: web}, ports: [{port: 80}]}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: web}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: token, annotations: {kubernetes.io/service-account.name: web}}, type: kubernetes.io/service-account-token}
+---
+{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}
+---
+{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: db}, spec: {serviceName: db, selector: {matchLabels: {a: db}}, template: {metadata: {labels: {a: db}}, spec: {containers: [{name: db, image: "example.org/db:1"}]}}}}
+---
+{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: agent}, spec: {selector: {matchLabels: {a: agent}}, template: {metadata: {labels: {a: agent}}, spec: {containers: [{name: agent, image: "example.org/agent:1"}]}}}}
+---
+{apiVersion: batch/v1, kind: Job, metadata: {name: once}, spec: {template: {spec: {restartPolicy: Never, containers: [{name: once, image: "example.org/once:1"}]}}}}
+---
+{apiVersion: batch/v1, kind: CronJob, metadata: {name: nightly}, spec: {schedule: "0 0 * * *", jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: once, image: "example.org/once:1"}]}}}}}}
+---
+{apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: web}, spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}}}
+---
+{apiVersion: policy/v1, kind: PodDisruptionBudget, metadata: {name: web}, spec: {minAvailable: 1, selector: {matchLabels: {a: web}}}}
+---
+{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: web}, spec: {defaultBackend: {service: {name: web, port: {number: 80}}}}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: single}, spec: {containers: [{name: web, image: "example.org/web:1"}]}}`
+
+// TestControllersAreNoDrift has the controllers of Kubernetes fill in what they do.
+func TestControllersAreNoDrift(t *testing.T) {
+	w := newTrusted(t)
+	w.spec.Strict = true // strict must not fight them either
+	w.push(first, append(strings.Split(everyday, "\n---\n"), web)...)
+	w.until("the delivery", applied)
+	ready := func(r delivery.Report) bool {
+		for _, o := range r.Objects {
+			done := o.Health == nil || o.Health.Status == health.Healthy || o.ID.Kind == "Service" || o.ID.Kind == "Ingress" || o.ID.Kind == "HorizontalPodAutoscaler"
+			if told := drifts(r); len(told) > 0 || o.Outcome == delivery.Reverted {
+				t.Fatalf("nobody meddled: %v\n%s", told, show(r))
+			} else if !done {
+				return false
+			}
+		}
+		return r.Err == nil
+	}
+	w.until("all to be healthy", ready)
+	// A claim is bound, and a token is made, after the kinds that have no health are done.
+	bound := func(o *unstructured.Unstructured) bool {
+		_, ok := object.Path{"f:spec", "f:volumeName"}.Get(o.Object)
+		return ok
+	}
+	w.harness.Await(t, kschema.GroupVersionResource{Version: "v1", Resource: "persistentvolumeclaims"}, w.ns, "data", "to be bound", bound)
+	filled := func(o *unstructured.Unstructured) bool {
+		_, ok := object.Path{"f:data", "f:token"}.Get(o.Object)
+		return ok
+	}
+	w.harness.Await(t, kschema.GroupVersionResource{Version: "v1", Resource: "secrets"}, w.ns, "token", "to be filled", filled)
+	for range 20 {
+		if r := w.pass(); !ready(r) {
+			t.Logf("not all are healthy:\n%s", show(r))
+		}
+	}
+	if entries, records := w.log.entriesOf(audit.Drift); len(entries) > 0 {
+		t.Errorf("the log has drift: %+v", records[0])
+	}
 }

@@ -162,7 +162,6 @@ func (e *Engine) deliver(ctx context.Context, spec Spec, st *state) Report {
 // execute records what the plan says, sends it, remembers what the API server
 // answered, and records and tells what came of it. What cannot be recorded is not sent.
 func (e *Engine) execute(ctx context.Context, spec Spec, st *state, p plan.Plan, retract bool) Report {
-	st.learn(ctx, spec.Revision)
 	in, err := e.intend(ctx, spec, st, p, retract)
 	if err != nil {
 		return e.refuse(spec, st, err)

@@ -74,8 +74,8 @@ func (e *Engine) examine(spec Spec, st *state) examiner {
 
 // imagePaths returns where policies find images in custom resources; false if no
 // policy asks about images.
-func imagePaths(d trust.Demands) ([]trust.ImagePath, bool) {
-	var paths []trust.ImagePath
+func imagePaths(d trust.Demands) ([]object.ImagePath, bool) {
+	var paths []object.ImagePath
 	demanded := false
 	for _, p := range d.Policies {
 		if p.Images != nil {
@@ -93,8 +93,8 @@ func (e *Engine) pins(spec Spec, st *state) map[string]string {
 	if a := st.admission; a != nil && (e.Unchanged(spec) || a.commit == spec.Revision.Commit && a.url == spec.Revision.URL) {
 		return a.pins
 	}
-	last, ok := e.Audit.Last(spec.ID.String())
-	if ok && last.Source.Commit == spec.Revision.Commit && last.Source.URL == spec.Revision.URL {
+	last, ok, err := e.Audit.Last(spec.ID.String())
+	if ok && err == nil && last.Source.Commit == spec.Revision.Commit && last.Source.URL == spec.Revision.URL {
 		return maps.Clone(last.Pins)
 	}
 	return nil
@@ -102,7 +102,7 @@ func (e *Engine) pins(spec Spec, st *state) map[string]string {
 
 // refusal is the error by which verdicts refuse, with the place of an object that runs
 // an image which is refused; nil if none does.
-func (a *admission) refusal(objects []object.Object, paths []trust.ImagePath) error {
+func (a *admission) refusal(objects []object.Object, paths []object.ImagePath) error {
 	err := policy.Refusal(a.verdicts)
 	if err == nil {
 		return nil

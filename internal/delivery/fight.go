@@ -98,6 +98,9 @@ func (e *Engine) inspect(ctx context.Context, spec Spec, a *plan.Action, f *figh
 		return
 	}
 	f.fields = fieldsOf(plan.Diff(seen.Live, seen.DryRun))
+	for _, p := range a.Surplus { // an apply leaves what others added
+		f.fields = append(f.fields, p.String())
+	}
 	var last metav1.Time
 	entries := seen.Live.GetManagedFields()
 	for i := range entries {

@@ -1,14 +1,12 @@
 package delivery
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/holdfastcd/holdfast/internal/apply"
 	"github.com/holdfastcd/holdfast/internal/audit"
@@ -17,7 +15,6 @@ import (
 	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/policy"
 	"github.com/holdfastcd/holdfast/internal/render"
-	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/tree"
 	"github.com/holdfastcd/holdfast/internal/trust"
 )
@@ -31,8 +28,9 @@ type Audit interface {
 	Later(e audit.Entry, r *audit.Record)
 	// Untouched notes that a commit changed nothing of a delivery.
 	Untouched(src audit.Source, who []audit.Person, delivery string)
-	// Last returns what a delivery delivered last, as the log remembers it.
-	Last(delivery string) (audit.Delivered, bool)
+	// Last returns what a delivery delivered last, as the log remembers it; false:
+	// nothing. An error says that nobody can tell.
+	Last(delivery string) (audit.Delivered, bool, error)
 }
 
 // unlogged is the log of those who send nothing, such as previews.
@@ -48,7 +46,7 @@ func (unlogged) Later(audit.Entry, *audit.Record) {}
 func (unlogged) Untouched(audit.Source, []audit.Person, string) {}
 
 // Last implements Audit.
-func (unlogged) Last(string) (audit.Delivered, bool) { return audit.Delivered{}, false }
+func (unlogged) Last(string) (audit.Delivered, bool, error) { return audit.Delivered{}, false, nil }
 
 // errUnlogged is the cause of refusals to do what cannot be recorded.
 var errUnlogged = errors.New("the audit log cannot be written")
@@ -71,8 +69,10 @@ func (e *Engine) intend(ctx context.Context, spec Spec, st *state, p plan.Plan, 
 	if !p.Changes() {
 		return nil, nil //nolint:nilnil // nothing to record is no failure
 	}
-	if err := e.approve(ctx, spec, st, p); err != nil {
-		return nil, err
+	if !retract { // deleting the delivery is a word of its own
+		if err := e.approve(ctx, spec, st, p); err != nil {
+			return nil, err
+		}
 	}
 	if st.settled == "" {
 		e.recall(spec, st)
@@ -99,17 +99,34 @@ func unrecorded(err error) error {
 		WithHint("see to the volume of the audit log").Because(errUnlogged)
 }
 
-// approve records that somebody confirmed prunes which waited for a word.
+// approve records that somebody gave the word for which prunes waited. Who wrote or
+// signed the commit did not.
 func (e *Engine) approve(ctx context.Context, spec Spec, st *state, p plan.Plan) error {
-	if len(p.Confirmed) == 0 {
+	approved, word := p.Confirmed, spec.Confirmed
+	if spec.Approval != "" {
+		approved, word = pruned(p), spec.Approval
+	}
+	if len(approved) == 0 {
 		return nil
 	}
 	entry := e.entry(spec, st, audit.Approve)
-	entry.Reason = fmt.Sprintf("the prune of %d objects was confirmed by %s: %s", len(p.Confirmed), spec.Confirmed, few(names(p.Confirmed)))
+	entry.Who = spec.ApprovedBy
+	entry.Reason = fmt.Sprintf("the prune of %d objects was confirmed by %s: %s", len(approved), word, few(names(approved)))
 	if _, err := e.Audit.Append(ctx, entry, nil); err != nil {
 		return unrecorded(err)
 	}
 	return nil
+}
+
+// pruned are the objects that a plan deletes.
+func pruned(p plan.Plan) []object.ID {
+	var ids []object.ID
+	for _, a := range p.Actions() {
+		if a.Op == plan.Prune {
+			ids = append(ids, a.ID)
+		}
+	}
+	return ids
 }
 
 // actionOf names what a plan does: it corrects drift if it sends nothing but what
@@ -175,8 +192,12 @@ func (e *Engine) untouched(ctx context.Context, spec Spec, st *state, report Rep
 	if spec.Revision.Commit == "" || st.settled == key || resultOf(spec, report) != audit.ResultDelivered {
 		return
 	}
+	_, ok, err := e.Audit.Last(spec.ID.String())
+	if err != nil {
+		return // it may be told when the log can be read again
+	}
 	st.settled = key
-	if _, ok := e.Audit.Last(spec.ID.String()); !ok { // all is as it was sent before the log began, which begins here
+	if !ok { // all is as it was sent before the log began, which begins here
 		e.begin(ctx, spec, st)
 		return
 	}
@@ -201,9 +222,9 @@ func (e *Engine) begin(ctx context.Context, spec Spec, st *state) {
 
 // recall reads from the log, after a restart, what was delivered last.
 func (e *Engine) recall(spec Spec, st *state) {
-	last, ok := e.Audit.Last(spec.ID.String())
+	last, ok, err := e.Audit.Last(spec.ID.String())
 	src := st.source(spec)
-	if ok && last.Source.URL == src.URL && last.Source.Commit == src.Commit && last.Source.Verified == src.Verified {
+	if ok && err == nil && last.Source.URL == src.URL && last.Source.Commit == src.Commit && last.Source.Verified == src.Verified {
 		st.settled = settledKey(spec, st)
 	}
 }
@@ -263,9 +284,9 @@ func (e *Engine) entry(spec Spec, st *state, action audit.Action) audit.Entry {
 // source is the revision of a spec as the log names it.
 func (st *state) source(spec Spec) audit.Source {
 	r := spec.Revision
-	src := audit.Source{URL: r.URL, Ref: r.Ref(), Commit: r.Commit, Tree: string(rootOf(spec))}
+	src := audit.Source{URL: r.URL, Ref: r.Ref(), Commit: r.Commit, Tree: rootOf(spec).String()}
 	if p := st.proof; p != nil && p.err == nil && p.commit == r.Commit {
-		src.Verified = provenBy(spec.Trust, p.evidence)
+		src.Verified = p.provenBy(spec.Trust)
 	}
 	return src
 }
@@ -279,50 +300,21 @@ func (st *state) people(spec Spec, asked bool) []audit.Person {
 			who = append(who, audit.Person{Role: role, Name: name})
 		}
 	}
-	add("author", spec.Revision.Author)
-	if st.committer.commit == spec.Revision.Commit {
-		add("committer", st.committer.name)
-	}
+	add(audit.RoleAuthor, spec.Revision.Author)
+	add(audit.RoleCommitter, spec.Revision.Committer)
 	for _, c := range st.commits() {
 		if s := c.Signer; s != nil && (c.ID == spec.Revision.Commit || c.Tag) {
 			name := s.Identity
 			if name == "" {
 				name = s.Fingerprint
 			}
-			who = append(who, audit.Person{Role: "signer", Name: name, Proven: true, By: s.Kind + " " + s.Fingerprint})
+			who = append(who, audit.Person{Role: audit.RoleSigner, Name: name, Proven: true, By: s.Kind + " " + s.Fingerprint})
 		}
 	}
 	if asked {
 		who = append(who, spec.By...)
 	}
 	return who
-}
-
-// committer is who a commit says has made it.
-type committer struct{ commit, name string }
-
-// learn reads who committed a revision, once.
-func (st *state) learn(ctx context.Context, r source.Revision) {
-	if r.History == nil || st.committer.commit == r.Commit {
-		return
-	}
-	st.committer = committer{commit: r.Commit}
-	raw, err := r.History.Commit(ctx, r.Commit)
-	if err != nil {
-		return // it is a claim, and what was applied does not depend on it
-	}
-	for line := range bytes.Lines(raw) {
-		line = bytes.TrimSuffix(line, []byte("\n"))
-		if len(line) == 0 {
-			return
-		}
-		if text, ok := bytes.CutPrefix(line, []byte("committer ")); ok {
-			if end := bytes.LastIndexByte(text, '>'); end >= 0 && end < 1000 {
-				st.committer.name = strings.ToValidUTF8(string(text[:end+1]), "\uFFFD")
-			}
-			return
-		}
-	}
 }
 
 // commits is what was proven of the commits, bounded.
@@ -370,7 +362,7 @@ func countOps(p plan.Plan) map[string]int {
 
 // record is what an intent is about.
 func (e *Engine) record(spec Spec, st *state, p plan.Plan) *audit.Record {
-	r := &audit.Record{Render: renderOf(spec, st.trace)}
+	r := &audit.Record{Render: e.renderOf(spec, st)}
 	if st.admission != nil {
 		r.Images = st.admission.images
 	}
@@ -384,8 +376,7 @@ func (e *Engine) record(spec Spec, st *state, p plan.Plan) *audit.Record {
 
 // change is one action as the log tells it.
 func (st *state) change(spec Spec, keyed Digester, a plan.Action) audit.Change {
-	gvk := a.Kind.GVK
-	c := audit.Change{Object: nameOf(gvk.Group, gvk.Version, a.ID), Operation: string(a.Op), UID: string(a.Observed.UID)}
+	c := audit.Change{Object: audit.ObjectName(a.ID, a.Kind.GVK.Version), Operation: string(a.Op), UID: string(a.Observed.UID)}
 	switch {
 	case a.Op == plan.Create, a.Op == plan.Revert: // it was not there, or what was there is not known
 	case st.sent[a.ID] != "":
@@ -399,6 +390,9 @@ func (st *state) change(spec Spec, keyed Digester, a plan.Action) audit.Change {
 	if a.Op == plan.Revert {
 		c.By = a.Observed.By
 	}
+	for _, p := range a.Surplus {
+		c.Added = append(c.Added, p.String())
+	}
 	return c
 }
 
@@ -406,7 +400,7 @@ func (st *state) change(spec Spec, keyed Digester, a plan.Action) audit.Change {
 func (st *state) changed(spec Spec, e *Engine, o apply.ObjectResult) audit.Change {
 	a := o.Action
 	c := audit.Change{
-		Object: nameOf(a.Kind.GVK.Group, a.Kind.GVK.Version, a.ID), Operation: string(a.Op),
+		Object: audit.ObjectName(a.ID, a.Kind.GVK.Version), Operation: string(a.Op),
 		Outcome: string(o.Outcome), UID: string(o.Record.UID),
 	}
 	if o.Err != nil {
@@ -428,34 +422,39 @@ func (st *state) changed(spec Spec, e *Engine, o apply.ObjectResult) audit.Chang
 	return c
 }
 
-// nameOf names an object as the log does: group/version/Kind/namespace/name.
-func nameOf(group, version string, id object.ID) string {
-	return strings.Join([]string{group, version, id.Kind, id.Namespace, id.Name}, "/")
-}
+func nameOf(_, version string, id object.ID) string { return audit.ObjectName(id, version) }
 
 // digestOf is the digest of an object as it is applied. That of a Secret is keyed,
 // and so are those of all objects of a delivery with variables, which may come from
 // one: nobody can guess values by it.
 func digestOf(spec Spec, keyed Digester, d plan.Desired) string {
-	if d.ID.Group == "" && d.ID.Kind == "Secret" || spec.Substitute != nil {
+	if isSecret(d.ID) || spec.Substitute != nil {
 		return keyedDigest(keyed(d.Body))
 	}
 	sum := sha256.Sum256(d.Body)
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
+func isSecret(id object.ID) bool { return id.Group == "" && id.Kind == "Secret" }
+
 func keyedDigest(sum [32]byte) string { return "hmac-sha256:" + hex.EncodeToString(sum[:]) }
 
-// renderOf is what was rendered, from what.
-func renderOf(spec Spec, trace tree.Trace) *audit.Render {
+// renderOf is what was rendered, from what. Digests of files are keyed where Secrets
+// come of any of them: as files of Git have it, their values could be guessed.
+func (e *Engine) renderOf(spec Spec, st *state) *audit.Render {
 	r := &audit.Render{Tool: string(spec.Render.Tool), Path: spec.Render.Path, Inputs: map[string]string{}}
-	for _, read := range trace {
+	secret := slices.ContainsFunc(st.desired, func(d plan.Desired) bool { return isSecret(d.ID) })
+	for _, read := range st.trace {
 		switch {
 		case read.Op != tree.OpFile:
 		case len(r.Inputs) == maxInputs:
 			r.More++
 		default:
-			r.Inputs[read.Path] = string(read.Digest)
+			digest := read.Digest.String()
+			if secret {
+				digest = keyedDigest(e.Digest([]byte(digest)))
+			}
+			r.Inputs[read.Path] = digest
 		}
 	}
 	return r

@@ -98,7 +98,11 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	h := harness.Shared(t)
+	return newWorldOn(t, harness.Shared(t))
+}
+
+func newWorldOn(t testing.TB, h *harness.Cluster) *world {
+	t.Helper()
 	w := &world{t: t, harness: h, render: &renderer{}, events: make(chan delivery.ID, 4096), ns: h.Namespace(t)}
 	var err error
 	w.cluster, err = cluster.Connect(h.Config(), cluster.Options{

@@ -25,8 +25,11 @@ func (e *Engine) regard(ctx context.Context, spec Spec, st *state) Report {
 	if err != nil {
 		return e.refuse(spec, st, err)
 	}
+	if err := e.notice(ctx, spec, st, p); err != nil {
+		return e.refuse(spec, st, err)
+	}
 	r := Report{
-		Inventory: spec.Inventory, Observed: true,
+		Inventory: spec.Inventory, Observed: true, RetryAfter: st.again,
 		Held: p.Held, HeldDigest: p.HeldDigest, Images: st.images, Unproven: st.unproven(),
 	}
 	for _, a := range p.Actions() {

@@ -67,6 +67,10 @@ type Spec struct {
 	// brake holds back, see [plan.Brake] and [Report.HeldDigest]; any other
 	// digest confirms nothing.
 	Confirmed string
+	// Approval is the word that a person gave for prunes which the dialect holds back
+	// without one; "" where none was needed. ApprovedBy is who gave it, or Confirmed.
+	Approval   string
+	ApprovedBy []audit.Person
 	// Observe makes a pass that writes nothing: its report says what would
 	// change, see [Report.Observed].
 	Observe bool

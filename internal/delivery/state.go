@@ -29,13 +29,12 @@ type state struct {
 	proof     *proof                 // what came of verifying the revision
 	admission *admission             // what was found about the images of desired
 	runs      map[object.ID][]string // the images of each object of desired
-	committer committer
-	sent      map[object.ID]string // digests of what was last applied, as the log names them
-	settled   string               // what was last recorded as delivered, see settledKey
-	refusal   string               // what was last recorded as refused
-	alarmed   string               // what was last told as refused
-	judged    *string              // which policies were last told to refuse it; nil: none was
-	alerts    []Alert              // to be told with the report of this pass
+	sent      map[object.ID]string   // digests of what was last applied, as the log names them
+	settled   string                 // what was last recorded as delivered, see settledKey
+	refusal   string                 // what was last recorded as refused
+	alarmed   string                 // what was last told as refused
+	judged    *string                // which policies were last told to refuse it; nil: none was
+	alerts    []Alert                // to be told with the report of this pass
 
 	prints  map[object.ID]cluster.Fingerprint
 	fights  map[object.ID]*fight

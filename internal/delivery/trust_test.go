@@ -42,6 +42,7 @@ type ledger struct {
 	records []*audit.Record
 	last    map[string]audit.Delivered
 	broken  error
+	unread  error             // why nobody can tell what was delivered last
 	before  func(audit.Entry) // what an intent waits for
 }
 
@@ -65,11 +66,11 @@ func (l *ledger) Untouched(src audit.Source, who []audit.Person, id string) {
 }
 
 // Last implements delivery.Audit.
-func (l *ledger) Last(id string) (audit.Delivered, bool) {
+func (l *ledger) Last(id string) (audit.Delivered, bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	d, ok := l.last[id]
-	return d, ok
+	return d, ok && l.unread == nil, l.unread
 }
 
 func (l *ledger) add(e audit.Entry, r *audit.Record) uint64 {
@@ -159,6 +160,7 @@ type trusted struct {
 	log      *ledger
 	gate     *gate
 	registry *registry
+	editors  delivery.Editors
 }
 
 func newTrusted(t *testing.T) *trusted {
@@ -175,7 +177,7 @@ func (w *trusted) start() {
 		Renderer: func(delivery.ID) render.Renderer { return w.render }, Cluster: w.cluster, Memory: memory{},
 		Digest: func(b []byte) [32]byte { return sha256.Sum256(append([]byte("key"), b...)) },
 		Clock:  time.Now, Log: slog.New(slog.DiscardHandler), Alive: func(string) bool { return true },
-		Commits: w.gate, Images: w.registry, Audit: w.log,
+		Commits: w.gate, Images: w.registry, Audit: w.log, Editors: w.editors,
 	})
 	w.engine.OnEvent(func(id delivery.ID) {
 		select {
@@ -239,6 +241,9 @@ func TestNothingIsWrittenBeforeItIsRecorded(t *testing.T) {
 			t.Errorf("a digest of a Secret is keyed, others can be checked: %+v", c)
 		}
 	}
+	if digest := record.Render.Inputs[file]; !strings.HasPrefix(digest, "hmac-sha256:") {
+		t.Errorf("by the digest of a file that holds a Secret, its value could be guessed: %q", digest)
+	}
 	w.log.told()
 	w.pass()
 	same(t, "a pass with nothing to do records nothing", nil, w.log.told())
@@ -266,6 +271,9 @@ func TestWhatIsRecorded(t *testing.T) {
 	w.push(first, config("a", "1"), config("b", "1"))
 	w.until("delivery", applied)
 	after := w.log.records[0].Objects[0].After
+	if digest := w.log.records[0].Render.Inputs[file]; digest == "" || strings.HasPrefix(digest, "hmac") {
+		t.Errorf("without Secrets, files can be compared with Git's: %q", digest)
+	}
 	same(t, "the first sync", []string{"sync", "outcome delivered"}, w.log.told())
 
 	w.push(second, config("a", "1"), config("b", "1"))
@@ -364,6 +372,68 @@ func TestOnlyWhatIsProvenIsDelivered(t *testing.T) {
 	w.spec.Trust = signed("prod")
 	w.pass()
 	same(t, "after a restart too, what only was audited is no base", []string{"2 since 2"}, w.gate.told())
+}
+
+// TestWhatWasAuditedProvesNothing delivers an unsigned commit, and others on top of it
+// under a policy that only audits.
+func TestWhatWasAuditedProvesNothing(t *testing.T) {
+	w := newTrusted(t)
+	verified := func() string { return w.log.last[w.spec.ID.String()].Source.Verified }
+	w.push(first, config("a", "1"))
+	w.until("delivery", applied)
+
+	w.spec.Trust = signed("prod?")
+	w.pass()
+	same(t, "nothing is judged since what was delivered, and so nothing is proven", "", verified())
+	w.push(second, config("a", "2"))
+	w.until("delivery", applied)
+	same(t, "nor by a signed commit on top of it", "", verified())
+
+	w.spec.Trust = trust.NewDemands(trust.Policy{Name: "head", Audit: true, Commits: &trust.Commits{}})
+	w.pass()
+	same(t, "a policy about the newest commit asks for no more", "head", verified())
+	w.spec.Trust = signed("prod")
+	w.pass()
+	w.push(third, config("a", "3"))
+	w.spec.Trust = signed("prod?")
+	w.until("delivery", applied)
+	same(t, "what was proven while it was enforced goes on", "prod", verified())
+}
+
+// TestUnknownPastIsRefused has the log not tell what was delivered last.
+func TestUnknownPastIsRefused(t *testing.T) {
+	w := newTrusted(t)
+	w.push(first, config("a", "1"))
+	w.until("delivery", applied)
+	w.start()
+	w.log.unread = fault.New(fault.Invalid, "entry 0 is not the one that was written")
+	w.push(second, config("a", "2"))
+	w.spec.Trust = signed("prod")
+	r := w.pass()
+	if r.Err == nil || !r.Untrusted || r.Err.Kind.Terminal() || !strings.Contains(r.Err.Error(), "entry 0") {
+		t.Errorf("a past that nobody knows may hide a rewind: got %v", r.Err)
+	}
+	w.await("a", "the last good state", value("1"))
+	w.log.unread = nil
+	w.until("delivery", applied)
+	w.await("a", "as soon as it can be told again", value("2"))
+}
+
+// TestProofIsOfTheRef asks for a commit by its id, and then by a branch.
+func TestProofIsOfTheRef(t *testing.T) {
+	w := newTrusted(t)
+	w.spec.Trust = signed("prod")
+	w.push(first, config("a", "1"))
+	w.spec.Revision.Branch = ""
+	w.spec.Observe = true
+	w.pass()
+	w.gate.told()
+	w.spec.Revision.Branch = "main"
+	w.pass()
+	same(t, "who names a commit may go back, and a branch may not: it is judged by itself", []string{"1 since "}, w.gate.told())
+	w.spec.Revision.Branch = ""
+	w.pass()
+	same(t, "what a branch has proven stands for the commit", nil, w.gate.told())
 }
 
 func workload(name, image string) string {

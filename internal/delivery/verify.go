@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -36,7 +37,7 @@ const (
 )
 
 // errTrust is the cause of errors by which trust was refused.
-var errTrust = fmt.Errorf("what is demanded is not proven")
+var errTrust = errors.New("what is demanded is not proven")
 
 // untrusted marks an error as one of trust.
 func untrusted(err error) error {
@@ -50,16 +51,22 @@ func untrusted(err error) error {
 // proof is what came of verifying a revision. It stands for the same commit under
 // the same demands: a pass with nothing to do verifies nothing.
 type proof struct {
-	url, commit, version string
+	url, ref, commit, version string
 
 	evidence trust.Evidence
-	err      error
-	at       time.Time
+	// upon names the policies that the commit was proven to since which this one was
+	// judged; nil: it was judged since the first commit that each policy trusts.
+	upon *string
+	err  error
+	at   time.Time
 }
 
 // holds reports whether p answers for spec.
 func (p *proof) holds(spec Spec, now time.Time) bool {
 	if p == nil || p.commit != spec.Revision.Commit || p.url != spec.Revision.URL || p.version != spec.Trust.Version {
+		return false
+	}
+	if p.ref == "" && spec.Revision.Ref() != "" { // whoever names a commit may mean an older one; a branch may not
 		return false
 	}
 	return p.err == nil || fault.KindOf(p.err).Terminal() && now.Sub(p.at) < retryLimit
@@ -78,8 +85,12 @@ func (e *Engine) verify(ctx context.Context, spec Spec, st *state) (trust.Verifi
 		}
 		return trust.Vouch(spec.Revision, trust.Evidence{}, spec.Trust), nil
 	}
-	last, known := e.Audit.Last(spec.ID.String())
-	verified, err := e.judge(ctx, spec, last, known)
+	last, err := e.last(spec)
+	var verified trust.Verified
+	base := ""
+	if err == nil {
+		verified, base, err = e.judge(ctx, spec, last)
+	}
 	if ctx.Err() != nil {
 		return verified, err // it says nothing of the revision
 	}
@@ -88,11 +99,14 @@ func (e *Engine) verify(ctx context.Context, spec Spec, st *state) (trust.Verifi
 	}
 	before := st.proof
 	st.proof = &proof{
-		url: spec.Revision.URL, commit: spec.Revision.Commit, version: spec.Trust.Version,
+		url: spec.Revision.URL, ref: spec.Revision.Ref(), commit: spec.Revision.Commit, version: spec.Trust.Version,
 		evidence: verified.Evidence(), err: err, at: now,
 	}
+	if base != "" && !verified.Evidence().Rewound {
+		st.proof.upon = &last.Verified
+	}
 	if before.news(st.proof) {
-		e.alarm(ctx, spec, st, last.Source)
+		e.alarm(ctx, spec, st, last)
 	}
 	return verified, err
 }
@@ -103,16 +117,27 @@ func (p *proof) news(next *proof) bool {
 		(p.err == nil) != (next.err == nil) || p.err != nil && fault.KindOf(p.err) != fault.KindOf(next.err)
 }
 
-// judge has a revision verified, from the right base on.
-func (e *Engine) judge(ctx context.Context, spec Spec, last audit.Delivered, known bool) (trust.Verified, error) {
-	base := ""
-	if known && last.Source.URL == spec.Revision.URL {
-		var err error
-		if base, err = baseOf(ctx, spec, last.Source); err != nil {
-			return trust.Verified{}, err
+// last returns what was delivered last. Where something is demanded, that must be
+// known: else a branch could be rewound, and a range be judged from anywhere.
+func (e *Engine) last(spec Spec) (audit.Source, error) {
+	last, _, err := e.Audit.Last(spec.ID.String())
+	if err == nil || len(spec.Trust.Policies) == 0 {
+		return last.Source, nil
+	}
+	f := fault.From(err)
+	return audit.Source{}, fault.New(fault.Internal, "what was delivered last cannot be told by the audit log: %s", f.Msg).
+		WithHint("%s", f.Hint).Because(err)
+}
+
+// judge has a revision verified, from the right base on, which it returns, too.
+func (e *Engine) judge(ctx context.Context, spec Spec, last audit.Source) (v trust.Verified, base string, err error) {
+	if last.Commit != "" && last.URL == spec.Revision.URL {
+		if base, err = baseOf(ctx, spec, last); err != nil {
+			return trust.Verified{}, "", err
 		}
 	}
-	return e.Commits.Verify(ctx, spec.Revision, spec.Trust, base)
+	v, err = e.Commits.Verify(ctx, spec.Revision, spec.Trust, base)
+	return v, base, err
 }
 
 // baseOf returns the commit since which a revision has to be judged: the one that
@@ -140,23 +165,28 @@ func baseOf(ctx context.Context, spec Spec, last audit.Source) (string, error) {
 // those, named by provenBy, that a delivered commit was proven to.
 func provenTo(d trust.Demands, provenBy string) bool {
 	for _, p := range d.Policies {
-		if p.Commits != nil && !p.Audit && !strings.Contains(","+provenBy+",", ","+p.Name+",") {
+		if p.Commits != nil && !p.Audit && !isNamed(provenBy, p.Name) {
 			return false
 		}
 	}
 	return true
 }
 
-// provenBy names the policies that a revision was proven to.
-func provenBy(d trust.Demands, e trust.Evidence) string {
-	var names []string
-	for _, p := range d.Policies {
-		if p.Commits != nil && (!p.Audit || len(e.Unproven) == 0) {
-			names = append(names, p.Name)
+// provenBy names the policies that a revision was proven to. One that only audits has
+// no say in where a range begins: it is named only where it was named before.
+func (p *proof) provenBy(d trust.Demands) string {
+	var list []string
+	for _, q := range d.Policies {
+		whole := q.Commits == nil || !q.Commits.Range || p.upon == nil || isNamed(*p.upon, q.Name)
+		if q.Commits != nil && (!q.Audit || len(p.evidence.Unproven) == 0 && whole) {
+			list = append(list, q.Name)
 		}
 	}
-	return strings.Join(names, ",")
+	return strings.Join(list, ",")
 }
+
+// isNamed reports whether a policy is among those that provenBy names.
+func isNamed(provenBy, policy string) bool { return strings.Contains(","+provenBy+",", ","+policy+",") }
 
 // alarm tells, and records, what was found out about a revision for the first time.
 func (e *Engine) alarm(ctx context.Context, spec Spec, st *state, last audit.Source) {

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/holdfastcd/holdfast/internal/delivery"
+	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/plan"
 )
 
@@ -120,6 +121,25 @@ func summary(report delivery.Report) string {
 // AnnotationConfirm confirms, on the resource of a delivery, the prunes that wait
 // for a word: its value is the digest that the resource's condition names.
 const AnnotationConfirm = plan.ConfirmAnnotation
+
+// AnnotationStrict: "true" on the resource of a delivery removes from its objects what
+// others add to them.
+const AnnotationStrict = "holdfast.dev/strict"
+
+// Strict reads [AnnotationStrict] from a resource's annotations. It fails with Invalid
+// for what is neither true nor false.
+func Strict(annotations map[string]string) (bool, error) {
+	switch v := annotations[AnnotationStrict]; v {
+	case "true":
+		return true, nil
+	case "", "false":
+		return false, nil
+	default:
+		return false, fault.New(fault.Invalid, "the annotation %s is %q", AnnotationStrict, clip(v)).WithHint("set it to \"true\" or \"false\"")
+	}
+}
+
+func clip(s string) string { return s[:min(len(s), 40)] }
 
 // Brake is what stops a delivery that would delete a lot.
 func Brake() plan.Brake { return plan.DefaultBrake() }

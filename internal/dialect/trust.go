@@ -57,27 +57,37 @@ func (p *Pauses) See(e *Env, u *unstructured.Unstructured, suspended bool) {
 
 // LastWriter is who wrote a resource last, but for its status, as its managed fields
 // claim; none if they do not tell.
-func LastWriter(u *unstructured.Unstructured) []audit.Person {
+func LastWriter(u metav1.Object) []audit.Person {
 	var last metav1.Time
 	name := ""
 	entries := u.GetManagedFields()
 	for i := range entries {
 		m := &entries[i]
-		if m.Subresource == "" && m.Manager != StatusManager && m.Time != nil && !m.Time.Before(&last) {
+		if m.Subresource == "" && m.Manager != StatusManager && m.Time != nil && last.Before(m.Time) {
 			name, last = m.Manager, *m.Time
 		}
 	}
 	if name == "" {
 		return nil
 	}
-	return []audit.Person{{Role: "editor", Name: name}}
+	return []audit.Person{{Role: audit.RoleEditor, Name: name}}
 }
 
 // Asked is who asked for a pass by writing the resource: [LastWriter] in that role.
 func Asked(u *unstructured.Unstructured) []audit.Person {
 	who := LastWriter(u)
 	for i := range who {
-		who[i].Role = "requester"
+		who[i].Role = audit.RoleRequester
+	}
+	return who
+}
+
+// Approver is who gave the word that prunes waited for, by writing the resource:
+// [LastWriter] in that role.
+func Approver(u metav1.Object) []audit.Person {
+	who := LastWriter(u)
+	for i := range who {
+		who[i].Role = audit.RoleApprover
 	}
 	return who
 }
@@ -87,5 +97,5 @@ func Requester(name string) []audit.Person {
 	if name == "" {
 		return nil
 	}
-	return []audit.Person{{Role: "requester", Name: name}}
+	return []audit.Person{{Role: audit.RoleRequester, Name: name}}
 }

@@ -67,4 +67,8 @@ func TestLastWriter(t *testing.T) {
 	if diff := cmp.Diff(want, dialect.Asked(u)); diff != "" {
 		t.Errorf("in another role (-want +got):\n%s", diff)
 	}
+	want[0].Role = "approver"
+	if diff := cmp.Diff(want, dialect.Approver(u)); diff != "" {
+		t.Errorf("in another role (-want +got):\n%s", diff)
+	}
 }

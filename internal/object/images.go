@@ -4,48 +4,82 @@ import (
 	"maps"
 	"slices"
 	"strings"
-
-	"github.com/holdfastcd/holdfast/internal/trust"
 )
 
-// podSpecs are where built-in kinds, and one that everybody has, keep the
-// specification of their Pods.
-var podSpecs = map[ID]string{
-	{Kind: "Pod"}:                           "spec",
-	{Kind: "PodTemplate"}:                   "template.spec",
-	{Kind: "ReplicationController"}:         "spec.template.spec",
-	{Group: "apps", Kind: "Deployment"}:     "spec.template.spec",
-	{Group: "apps", Kind: "StatefulSet"}:    "spec.template.spec",
-	{Group: "apps", Kind: "DaemonSet"}:      "spec.template.spec",
-	{Group: "apps", Kind: "ReplicaSet"}:     "spec.template.spec",
-	{Group: "batch", Kind: "Job"}:           "spec.template.spec",
-	{Group: "batch", Kind: "CronJob"}:       "spec.jobTemplate.spec.template.spec",
-	{Group: "argoproj.io", Kind: "Rollout"}: "spec.template.spec",
+// ImagePath says where objects of a kind name images: dotted fields, [] for every
+// item of a list.
+type ImagePath struct {
+	Group, Kind string
+	Path        string
 }
 
-// inPodSpec are where the specification of a Pod names images.
-var inPodSpec = []string{
-	"initContainers[].image", "containers[].image", "ephemeralContainers[].image", "volumes[].image.reference",
+// family are kinds that hold the same thing, which names images, at places of theirs.
+type family struct {
+	at map[ID][]string // places, by kind
+	in []string        // where the thing names images
 }
 
-// knownPaths are where well-known custom resources name images.
-var knownPaths = []trust.ImagePath{
-	{Group: "serving.knative.dev", Kind: "Service", Path: "spec.template.spec.containers[].image"},
-	{Group: "serving.knative.dev", Kind: "Service", Path: "spec.template.spec.initContainers[].image"},
-	{Group: "serving.knative.dev", Kind: "Configuration", Path: "spec.template.spec.containers[].image"},
-	{Group: "tekton.dev", Kind: "Task", Path: "spec.steps[].image"},
-	{Group: "tekton.dev", Kind: "Task", Path: "spec.sidecars[].image"},
-	{Group: "tekton.dev", Kind: "Task", Path: "spec.stepTemplate.image"},
-	{Group: "argoproj.io", Kind: "Workflow", Path: "spec.templates[].container.image"},
-	{Group: "argoproj.io", Kind: "Workflow", Path: "spec.templates[].script.image"},
-	{Group: "argoproj.io", Kind: "WorkflowTemplate", Path: "spec.templates[].container.image"},
-	{Group: "argoproj.io", Kind: "WorkflowTemplate", Path: "spec.templates[].script.image"},
-	{Group: "argoproj.io", Kind: "ClusterWorkflowTemplate", Path: "spec.templates[].container.image"},
-	{Group: "argoproj.io", Kind: "ClusterWorkflowTemplate", Path: "spec.templates[].script.image"},
-	{Group: "argoproj.io", Kind: "CronWorkflow", Path: "spec.workflowSpec.templates[].container.image"},
-	{Group: "argoproj.io", Kind: "CronWorkflow", Path: "spec.workflowSpec.templates[].script.image"},
+// families are those of built-in kinds, and of custom resources that many have: the
+// specification of Pods, the templates of Argo Workflows, the tasks of Tekton.
+var families = []family{
+	{
+		at: map[ID][]string{
+			{Kind: "Pod"}:                                               {"spec"},
+			{Kind: "PodTemplate"}:                                       {"template.spec"},
+			{Kind: "ReplicationController"}:                             {"spec.template.spec"},
+			{Group: "apps", Kind: "Deployment"}:                         {"spec.template.spec"},
+			{Group: "apps", Kind: "StatefulSet"}:                        {"spec.template.spec"},
+			{Group: "apps", Kind: "DaemonSet"}:                          {"spec.template.spec"},
+			{Group: "apps", Kind: "ReplicaSet"}:                         {"spec.template.spec"},
+			{Group: "batch", Kind: "Job"}:                               {"spec.template.spec"},
+			{Group: "batch", Kind: "CronJob"}:                           {"spec.jobTemplate.spec.template.spec"},
+			{Group: "argoproj.io", Kind: "Rollout"}:                     {"spec.template.spec"},
+			{Group: "argoproj.io", Kind: "AnalysisTemplate"}:            {"spec.metrics[].provider.job.spec.template.spec"},
+			{Group: "argoproj.io", Kind: "AnalysisRun"}:                 {"spec.metrics[].provider.job.spec.template.spec"},
+			{Group: "argoproj.io", Kind: "ClusterAnalysisTemplate"}:     {"spec.metrics[].provider.job.spec.template.spec"},
+			{Group: "apps.kruise.io", Kind: "CloneSet"}:                 {"spec.template.spec"},
+			{Group: "apps.kruise.io", Kind: "StatefulSet"}:              {"spec.template.spec"},
+			{Group: "apps.kruise.io", Kind: "DaemonSet"}:                {"spec.template.spec"},
+			{Group: "apps.openshift.io", Kind: "DeploymentConfig"}:      {"spec.template.spec"},
+			{Group: "batch.volcano.sh", Kind: "Job"}:                    {"spec.tasks[].template.spec"},
+			{Group: "jobset.x-k8s.io", Kind: "JobSet"}:                  {"spec.replicatedJobs[].template.spec.template.spec"},
+			{Group: "keda.sh", Kind: "ScaledJob"}:                       {"spec.jobTargetRef.template.spec"},
+			{Group: "serving.knative.dev", Kind: "Service"}:             {"spec.template.spec"},
+			{Group: "serving.knative.dev", Kind: "Configuration"}:       {"spec.template.spec"},
+			{Group: "monitoring.coreos.com", Kind: "Prometheus"}:        {"spec"},
+			{Group: "monitoring.coreos.com", Kind: "PrometheusAgent"}:   {"spec"},
+			{Group: "monitoring.coreos.com", Kind: "Alertmanager"}:      {"spec"},
+			{Group: "monitoring.coreos.com", Kind: "ThanosRuler"}:       {"spec"},
+			{Group: "opentelemetry.io", Kind: "OpenTelemetryCollector"}: {"spec"},
+		},
+		in: []string{"initContainers[].image", "containers[].image", "ephemeralContainers[].image", "volumes[].image.reference"},
+	},
+	{
+		at: map[ID][]string{
+			{Group: "argoproj.io", Kind: "Workflow"}:                {"spec.templates[]", "spec.templateDefaults"},
+			{Group: "argoproj.io", Kind: "WorkflowTemplate"}:        {"spec.templates[]", "spec.templateDefaults"},
+			{Group: "argoproj.io", Kind: "ClusterWorkflowTemplate"}: {"spec.templates[]", "spec.templateDefaults"},
+			{Group: "argoproj.io", Kind: "CronWorkflow"}:            {"spec.workflowSpec.templates[]", "spec.workflowSpec.templateDefaults"},
+		},
+		in: []string{"container.image", "script.image", "containerSet.containers[].image", "initContainers[].image", "sidecars[].image"},
+	},
+	{
+		at: map[ID][]string{
+			{Group: "tekton.dev", Kind: "Task"}:        {"spec"},
+			{Group: "tekton.dev", Kind: "ClusterTask"}: {"spec"},
+			{Group: "tekton.dev", Kind: "TaskRun"}:     {"spec.taskSpec"},
+			{Group: "tekton.dev", Kind: "Pipeline"}:    {"spec.tasks[].taskSpec", "spec.finally[].taskSpec"},
+			{Group: "tekton.dev", Kind: "PipelineRun"}: {"spec.pipelineSpec.tasks[].taskSpec", "spec.pipelineSpec.finally[].taskSpec"},
+		},
+		in: []string{"steps[].image", "sidecars[].image", "stepTemplate.image"},
+	},
+}
+
+// knownPaths are where other well-known custom resources name images.
+var knownPaths = []ImagePath{
+	{Group: "tekton.dev", Kind: "StepAction", Path: "spec.image"},
 	{Group: "monitoring.coreos.com", Kind: "Prometheus", Path: "spec.image"},
-	{Group: "monitoring.coreos.com", Kind: "Prometheus", Path: "spec.containers[].image"},
+	{Group: "monitoring.coreos.com", Kind: "PrometheusAgent", Path: "spec.image"},
 	{Group: "monitoring.coreos.com", Kind: "Alertmanager", Path: "spec.image"},
 	{Group: "monitoring.coreos.com", Kind: "ThanosRuler", Path: "spec.image"},
 	{Group: "opentelemetry.io", Kind: "OpenTelemetryCollector", Path: "spec.image"},
@@ -53,15 +87,13 @@ var knownPaths = []trust.ImagePath{
 	{Group: "kafka.strimzi.io", Kind: "Kafka", Path: "spec.kafka.image"},
 	{Group: "k8s.elastic.co", Kind: "Elasticsearch", Path: "spec.image"},
 	{Group: "k8s.elastic.co", Kind: "Kibana", Path: "spec.image"},
-	{Group: "batch.volcano.sh", Kind: "Job", Path: "spec.tasks[].template.spec.containers[].image"},
-	{Group: "batch.volcano.sh", Kind: "Job", Path: "spec.tasks[].template.spec.initContainers[].image"},
 }
 
 // Images returns the images that the workloads among objects run, sorted, each once.
 func Images(objects []Object) []string { return ImagesAt(objects, nil) }
 
 // ImagesAt is [Images], with those that custom resources name at paths besides.
-func ImagesAt(objects []Object, paths []trust.ImagePath) []string {
+func ImagesAt(objects []Object, paths []ImagePath) []string {
 	images := map[string]bool{}
 	for i := range objects {
 		visitImages(&objects[i], paths, func(holder map[string]any, field string) {
@@ -76,7 +108,7 @@ func ImagesAt(objects []Object, paths []trust.ImagePath) []string {
 // PinImages returns objects with each image that pins names (as the objects have
 // it) followed by its digest: name:tag@sha256:... An object that changes is a
 // copy; a name that has a digest stays as it is. paths are those of [ImagesAt].
-func PinImages(objects []Object, pins map[string]string, paths ...trust.ImagePath) []Object {
+func PinImages(objects []Object, pins map[string]string, paths ...ImagePath) []Object {
 	pinned := objects
 	for i := range objects {
 		changes := false
@@ -106,14 +138,16 @@ func pinnable(image string, pins map[string]string) bool {
 }
 
 // visitImages calls visit with each map of o that may name an image in field.
-func visitImages(o *Object, paths []trust.ImagePath, visit func(holder map[string]any, field string)) {
+func visitImages(o *Object, paths []ImagePath, visit func(holder map[string]any, field string)) {
 	group, kind := o.GroupVersionKind().Group, o.GetKind()
-	if spec, ok := podSpecs[ID{Group: group, Kind: kind}]; ok {
-		for _, path := range inPodSpec {
-			walkPath(o.Object, spec+"."+path, visit)
+	for _, f := range families {
+		for _, place := range f.at[ID{Group: group, Kind: kind}] {
+			for _, path := range f.in {
+				walkPath(o.Object, place+"."+path, visit)
+			}
 		}
 	}
-	for _, list := range [][]trust.ImagePath{knownPaths, paths} {
+	for _, list := range [][]ImagePath{knownPaths, paths} {
 		for _, p := range list {
 			if p.Group == group && p.Kind == kind {
 				walkPath(o.Object, p.Path, visit)

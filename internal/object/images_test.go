@@ -4,8 +4,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/holdfastcd/holdfast/internal/trust"
 )
 
 func TestImages(t *testing.T) {
@@ -26,17 +24,23 @@ func TestImagesAt(t *testing.T) {
 	objects := []Object{
 		{Unstructured: *parse(t, "{apiVersion: v1, kind: Pod, spec: {ephemeralContainers: [{image: 'debug:1'}], volumes: [{name: a, image: {reference: 'data:1'}}, {name: b, emptyDir: {}}]}}")},
 		{Unstructured: *parse(t, "{apiVersion: tekton.dev/v1, kind: Task, spec: {steps: [{image: 'step:1'}]}}")},
+		{Unstructured: *parse(t, "{apiVersion: argoproj.io/v1alpha1, kind: CronWorkflow, spec: {workflowSpec: {templateDefaults: {sidecars: [{image: 'default:1'}]}, templates: [{containerSet: {containers: [{image: 'set:1'}]}, initContainers: [{image: 'init:1'}]}]}}}")},
+		{Unstructured: *parse(t, "{apiVersion: argoproj.io/v1alpha1, kind: AnalysisTemplate, spec: {metrics: [{provider: {job: {spec: {template: {spec: {containers: [{image: 'metric:1'}]}}}}}}]}}")},
+		{Unstructured: *parse(t, "{apiVersion: tekton.dev/v1, kind: PipelineRun, spec: {pipelineSpec: {tasks: [{taskSpec: {steps: [{image: 'run:1'}]}}], finally: [{taskSpec: {sidecars: [{image: 'finally:1'}]}}]}}}")},
+		{Unstructured: *parse(t, "{apiVersion: batch.volcano.sh/v1alpha1, kind: Job, spec: {tasks: [{template: {spec: {containers: [{image: 'volcano:1'}]}}}]}}")},
 		{Unstructured: *parse(t, "{apiVersion: example.org/v1, kind: App, spec: {images: ['list:1', 7, 'list:2'], parts: [{image: 'part:1'}, odd], deep: {image: 'deep:1'}}}")},
 		{Unstructured: *parse(t, "{apiVersion: example.org/v1, kind: Other, spec: {deep: {image: 'not:1'}}}")},
 	}
-	paths := []trust.ImagePath{
+	paths := []ImagePath{
 		{Group: "example.org", Kind: "App", Path: "spec.images[]"},
 		{Group: "example.org", Kind: "App", Path: "spec.parts[].image"},
 		{Group: "example.org", Kind: "App", Path: "spec.deep.image"},
 		{Group: "example.org", Kind: "App", Path: "spec.deep[].image"},
 		{Group: "example.org", Kind: "App", Path: "spec.none.image"},
 	}
-	want := []string{"data:1", "debug:1", "deep:1", "list:1", "list:2", "part:1", "step:1"}
+	want := []string{
+		"data:1", "debug:1", "deep:1", "default:1", "finally:1", "init:1", "list:1", "list:2", "metric:1", "part:1", "run:1", "set:1", "step:1", "volcano:1",
+	}
 	if diff := cmp.Diff(want, ImagesAt(objects, paths)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

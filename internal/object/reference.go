@@ -115,14 +115,8 @@ func ParseImagePattern(pattern string) (ImagePattern, error) {
 	if host == "index.docker.io" {
 		host = dockerHub
 	}
-	plain := host
-	switch {
-	case host == "*":
-		return ImagePattern{host: host, repository: repository}, nil
-	case strings.HasPrefix(host, "*."):
-		plain = host[2:]
-	}
-	if !imageHost.MatchString(plain) {
+	plain := strings.TrimPrefix(host, "*.")
+	if host != "*" && !imageHost.MatchString(plain) {
 		return ImagePattern{}, fmt.Errorf("pattern %q: %q is not a host in lower case; a wildcard stands for its first labels only, as in *.example.org", pattern, host)
 	}
 	if strings.ContainsAny(repository, ":@?[\\ ") || repository == "" {

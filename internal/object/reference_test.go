@@ -105,7 +105,7 @@ func TestImagePattern(t *testing.T) {
 	}
 	for _, wrong := range []string{
 		"", "registry.example.com*", "registry.example.com**/x", "registry.*.com/x", "reg*/x", "*example.com/x", "REGISTRY.example.com/**",
-		"user@registry.example.com/**", "ghcr.io/app:v1", "ghcr.io/app@sha256:00", "ghcr.io/[a-z]", "ghcr.io/", "https://ghcr.io/**", "ghcr.io/a b",
+		"user@registry.example.com/**", "ghcr.io/app:v1", "ghcr.io/app@sha256:00", "ghcr.io/[a-z]", "ghcr.io/", "https://ghcr.io/**", "ghcr.io/a b", "*/[ab]", "*/app:v1",
 	} {
 		if _, err := ParseImagePattern(wrong); err == nil {
 			t.Errorf("%q is a pattern", wrong)

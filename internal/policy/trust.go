@@ -43,9 +43,6 @@ const (
 	RuleSBOM       = "images/sbom"       // its parts are listed
 )
 
-// skew is how far a scan may lie ahead of our clock.
-const skew = 10 * time.Minute
-
 // Images judges what was found about images by the policies of a delivery, in
 // their order, at a moment: one verdict for each rule that a policy has for an
 // image. What nobody demanded is not judged.
@@ -282,7 +279,7 @@ func judgeScan(p trust.Policy, img trust.Image, now time.Time) (message string, 
 	at := last.ScannedAt.UTC().Format(time.RFC3339)
 	bar := slices.Index(severities, strings.ToUpper(want.Below))
 	switch worst := slices.Index(severities, last.Worst); {
-	case last.ScannedAt.After(now.Add(skew)):
+	case last.ScannedAt.After(now.Add(trust.Skew)):
 		message = "its scan is of " + at + ", which is yet to come: a clock is off"
 	case want.MaxAge > 0 && now.Sub(last.ScannedAt) > want.MaxAge:
 		message = fmt.Sprintf("its last scan is of %s, more than %s ago: scan it again", at, want.MaxAge)

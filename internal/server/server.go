@@ -44,6 +44,8 @@ type Options struct {
 	Observed http.Handler
 	// Audit serves the audit log below [remote.Root]; nil: not found.
 	Audit *Audit
+	// APIAudit takes the API server's audit events under [APIAuditPath]; nil: not found.
+	APIAudit *APIAudit
 	// Refreshers are told of every push.
 	Refreshers []Refresher
 	// Secrets returns what providers sign their webhooks with; nil: nothing is
@@ -93,6 +95,9 @@ func (s *Server) Handler() http.Handler {
 	}
 	if s.Audit != nil {
 		mux.Handle("GET "+remote.Root, s.handle(newAuditHandler(*s.Audit).serve))
+	}
+	if s.APIAudit != nil {
+		mux.Handle("POST "+APIAuditPath, s.handle(newAPIAudit(*s.APIAudit).serve))
 	}
 	if s.Metrics != nil {
 		mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))

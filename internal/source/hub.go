@@ -185,8 +185,8 @@ func (h *Hub) run(ctx context.Context, req Request, a *answer, c *call) {
 	close(c.done)
 }
 
-// fetch waits for a turn, and turns a panic into an error: the parsers below read what a stranger's
-// server sends, and one tenant's server must not end the process.
+// fetch waits for a turn, and turns a panic into an error: the parsers below read what
+// a stranger's server sends, and one tenant's server must not end the process.
 func (h *Hub) fetch(ctx context.Context, req Request) (r Revision, err error) {
 	give, err := h.turns.Take(ctx, req.Tenant)
 	if err != nil {

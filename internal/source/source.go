@@ -126,9 +126,10 @@ type Revision struct {
 	// URL is the repository's, normalised and without credentials.
 	URL string
 
-	Author  string    // of the commit: name and address
-	Date    time.Time // of the commit: when it was made
-	Message string    // of the commit; its beginning, if it is long
+	Author    string    // of the commit: name and address
+	Committer string    // of the commit, likewise
+	Date      time.Time // of the commit: when it was made
+	Message   string    // of the commit; its beginning, if it is long
 }
 
 // Ref returns what the commit was found by, in the short form that people read,

@@ -9,8 +9,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/source"
 )
 
@@ -122,6 +124,21 @@ type Revocation struct {
 	Since time.Time
 }
 
+// SameFingerprint compares the SHA-256 fingerprint of a key or certificate as people
+// write it, to one as evidence names it ("sha256:" and hexadecimal digits): case and
+// colons do not count, nor what openssl x509 -fingerprint prints before it.
+func SameFingerprint(written, found string) bool {
+	written = strings.ToLower(strings.TrimSpace(written))
+	if _, after, ok := strings.Cut(written, "="); ok {
+		written = after
+	}
+	written = strings.ReplaceAll(strings.TrimPrefix(written, "sha256:"), ":", "")
+	return written == strings.TrimPrefix(found, "sha256:")
+}
+
+// Skew is by how much the clocks of signers and logs may differ from ours.
+const Skew = 5 * time.Minute
+
 // Sigstore is keyless signing: a certificate for an identity, proven by a log.
 type Sigstore struct {
 	// TrustedRoot is sigstore's trusted_root.json: certificate authorities and logs.
@@ -133,8 +150,8 @@ type Sigstore struct {
 	IgnoreLog bool
 }
 
-// Identity is who a Fulcio certificate was given to. Either of the pair may be a
-// pattern, never both empty.
+// Identity is who a Fulcio certificate was given to. Of each pair one is set; an
+// expression matches the whole of a value.
 type Identity struct {
 	Issuer, IssuerRegexp   string
 	Subject, SubjectRegexp string
@@ -157,7 +174,7 @@ type Images struct {
 	SBOM        *Attested
 	Registries  []Registry
 	// Paths find images in custom resources.
-	Paths []ImagePath
+	Paths []object.ImagePath
 }
 
 // Attested is an attestation that must exist, signed by one of Authorities (those
@@ -191,32 +208,26 @@ type Registry struct {
 	Insecure bool
 }
 
-// ImagePath says where objects of a kind name images: dotted fields, [] for every
-// item of a list.
-type ImagePath struct {
-	Group, Kind string
-	Path        string
-}
-
 // Signer is who a signature proves.
 type Signer struct {
-	Policy, Authority string
-	Kind              string // gpg, ssh, x509, sigstore, key, notation
-	Fingerprint       string // of the key or the certificate
-	Identity          string // address, principal or subject; "" for a bare key
-	Issuer            string `json:",omitempty"` // of a keyless identity
+	Policy      string `json:"policy"`
+	Authority   string `json:"authority"`
+	Kind        string `json:"kind"`               // gpg, ssh, x509, sigstore, key, notation
+	Fingerprint string `json:"fingerprint"`        // of the key or the certificate
+	Identity    string `json:"identity,omitempty"` // address, principal or subject; "" for a bare key
+	Issuer      string `json:"issuer,omitempty"`   // of a keyless identity
 }
 
 // Commit is what was proven of one commit or tag.
 type Commit struct {
-	ID     string
-	Tag    bool `json:",omitempty"`
-	Author string
-	Signer *Signer `json:",omitempty"` // nil: unproven
+	ID     string  `json:"id"`
+	Tag    bool    `json:"tag,omitempty"`
+	Author string  `json:"author"`
+	Signer *Signer `json:"signer,omitempty"` // nil: unproven
 	// SignedAt is when, as far as that is proven; zero: only the commit says.
-	SignedAt time.Time `json:",omitzero"`
+	SignedAt time.Time `json:"signedAt,omitzero"`
 	// Problem is why nothing is proven.
-	Problem string `json:",omitempty"`
+	Problem string `json:"problem,omitempty"`
 }
 
 // Evidence is what was found about a revision.
@@ -265,26 +276,26 @@ const (
 
 // Image is what was found about one image.
 type Image struct {
-	Name   string // as the objects have it
-	Pinned string // registry/repository@sha256:...; with the tag where Name has one
-	Digest string // sha256:...
-	Proofs []Proof
+	Name   string  `json:"name"`   // as the objects have it
+	Pinned string  `json:"pinned"` // registry/repository@sha256:...; with the tag where Name has one
+	Digest string  `json:"digest"` // sha256:...
+	Proofs []Proof `json:"proofs"`
 	// Problems are why nothing else was proven, a line each.
-	Problems []string `json:",omitempty"`
+	Problems []string `json:"problems,omitempty"`
 	// Unreachable: a registry did not answer, or had not what may come to it yet;
 	// asked again, it may prove more.
-	Unreachable bool `json:",omitempty"`
+	Unreachable bool `json:"unreachable,omitempty"`
 }
 
 // Proof is one statement about an image that verified.
 type Proof struct {
-	Claim      string // one of the constants above
-	Signer     Signer
-	SignedAt   time.Time `json:",omitzero"`
-	Layout     string    // tag, referrer or bundle: where it was found
-	Artifact   string    // digest of the manifest that held it
-	Builder    string    `json:",omitempty"` // of a provenance
-	Repository string    `json:",omitempty"` // of a provenance
-	Worst      string    `json:",omitempty"` // severity of a scan's worst finding
-	ScannedAt  time.Time `json:",omitzero"`
+	Claim      string    `json:"claim"` // one of the constants above
+	Signer     Signer    `json:"signer"`
+	SignedAt   time.Time `json:"signedAt,omitzero"`
+	Layout     string    `json:"layout"`               // tag, referrer or bundle: where it was found
+	Artifact   string    `json:"artifact"`             // digest of the manifest that held it
+	Builder    string    `json:"builder,omitempty"`    // of a provenance
+	Repository string    `json:"repository,omitempty"` // of a provenance
+	Worst      string    `json:"worst,omitempty"`      // severity of a scan's worst finding
+	ScannedAt  time.Time `json:"scannedAt,omitzero"`
 }

@@ -25,7 +25,7 @@ const slack = 2 * time.Second
 
 // driftLinks tell what became of the object since it was applied: what the log saw,
 // and what the live object shows.
-func driftLinks(managed *unstructured.Unstructured, sync *remote.Found, since []remote.Found) []Link {
+func driftLinks(managed *unstructured.Unstructured, sync *remote.Found, since, all []remote.Found) []Link {
 	var links []Link
 	for _, e := range since {
 		if l, ok := event(e); ok {
@@ -41,7 +41,46 @@ func driftLinks(managed *unstructured.Unstructured, sync *remote.Found, since []
 	case sync == nil:
 		return append(links, Link{Name: LinkDrift, State: Unproven, Text: []string{"What was applied is not known, so nothing can be compared."}})
 	}
-	return append(links, compare(managed, *sync, since))
+	links = append(links, compare(managed, *sync, since))
+	if still := added(managed, all); len(still) > 0 {
+		links = append(links, Link{
+			Name: LinkDrift, State: Unproven, By: "the log, and the live object",
+			Text: append([]string{"Others added fields that are still there, and that nothing delivered asks for:"}, first(still, 12)...),
+		})
+	}
+	return links
+}
+
+// added names the fields that others added at any time, as the log saw, and that
+// somebody still owns. What is delivered does not take them away, unless it is strict.
+func added(managed *unstructured.Unstructured, found []remote.Found) []string {
+	var live, list []string
+	for _, e := range managed.GetManagedFields() {
+		if e.Subresource != "status" {
+			live = append(live, fields(e)...)
+		}
+	}
+	seen := map[string]bool{}
+	for _, f := range found { // the newest first: it knows who was the last
+		if f.Change == nil {
+			continue
+		}
+		for _, name := range f.Change.Added {
+			there := slices.ContainsFunc(live, func(l string) bool {
+				rest, below := strings.CutPrefix(l, name)
+				return below && (rest == "" || rest[0] == '.' || rest[0] == '[')
+			})
+			if !there || seen[name] {
+				continue
+			}
+			seen[name] = true
+			if f.Change.By != "" {
+				name += ", by " + f.Change.By
+			}
+			list = append(list, name)
+		}
+	}
+	return list
 }
 
 // event tells one later entry of the log.
@@ -108,7 +147,8 @@ func compare(managed *unstructured.Unstructured, sync remote.Found, since []remo
 		l.State, l.By = Proven, "the digest of "+entry(sync)
 		l.Text = []string{"Its fields are those that were applied."}
 		if len(others) > 0 {
-			l.Text = append(l.Text, "fields beside them were written by "+strings.Join(others, "; "))
+			l.State = Unproven
+			l.Text = append(l.Text, "Fields beside them were written by "+strings.Join(others, "; "))
 		}
 		return l
 	}

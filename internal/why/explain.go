@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfastcd/holdfast/internal/audit"
 	"github.com/holdfastcd/holdfast/internal/audit/remote"
+	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/trust"
 )
 
@@ -52,7 +53,7 @@ func Explain(f Facts) Chain {
 	}
 	c.Running = running(f.Pods, c.Sync)
 	c.add(runningLinks(c.Running)...)
-	c.add(driftLinks(managed, c.Sync, c.Since)...)
+	c.add(driftLinks(managed, c.Sync, c.Since, f.Found)...)
 	c.add(f.logLink())
 	return c
 }
@@ -190,7 +191,7 @@ func sourceLink(e remote.Found) Link {
 // approvalLinks are the words that prunes of the delivery waited for.
 func approvalLinks(approvals []remote.Found) []Link {
 	if len(approvals) == 0 {
-		return []Link{{Name: LinkApproval, State: None, Text: []string{"Nothing waited for a word."}}}
+		return []Link{{Name: LinkApproval, State: None, Text: []string{"Nothing had to be approved."}}}
 	}
 	a := approvals[0] // the newest
 	l := Link{Name: LinkApproval, State: Claimed, By: entry(a)}
@@ -214,6 +215,12 @@ func approvalLinks(approvals []remote.Found) []Link {
 	return []Link{l}
 }
 
+// tools are the words for what a record names by what it may be.
+var tools = map[string]string{
+	string(render.Detect):              "directory",
+	string(render.KustomizeOrGenerate): "kustomize",
+}
+
 func renderLink(e remote.Found) Link {
 	l := Link{Name: LinkRender, State: Unproven, By: entry(e)}
 	if e.Record == nil || e.Record.Render == nil {
@@ -226,7 +233,11 @@ func renderLink(e remote.Found) Link {
 	if from == "" {
 		from = "the root of the source"
 	}
-	l.Text = []string{r.Tool + " " + from}
+	tool := r.Tool
+	if words, ok := tools[tool]; ok {
+		tool = words
+	}
+	l.Text = []string{tool + " " + from}
 	if c := e.Change; c.File != "" {
 		place := "from " + c.File
 		if c.Line > 0 {

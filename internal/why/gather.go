@@ -33,7 +33,7 @@ type Cluster interface {
 
 // Log is where decisions are read. Errors are *fault.Error.
 type Log interface {
-	// About returns the entries about an object, named by [remote.ObjectName], newest
+	// About returns the entries about an object, named by [audit.ObjectName], newest
 	// first; of deliveries of one namespace alone, where it is not empty.
 	About(ctx context.Context, object, namespace string, limit int) ([]remote.Found, error)
 	// Entries returns the entries that a query chooses.
@@ -119,7 +119,7 @@ func (o *Options) about(ctx context.Context, u *unstructured.Unstructured, f *Fa
 	if o.Log == nil || f.Log != "" {
 		return nil
 	}
-	name := remote.ObjectName(idOf(u), u.GroupVersionKind().Version)
+	name := audit.ObjectName(idOf(u), u.GroupVersionKind().Version)
 	found, err := o.Log.About(ctx, name, o.Namespace, maxFound)
 	if o.Namespace == "" && fault.KindOf(err) == fault.Refused {
 		for _, namespace := range o.narrower(u) {

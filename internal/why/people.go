@@ -15,7 +15,7 @@ func peopleLinks(e remote.Found) []Link {
 	links := authorLinks(e)
 	links = append(links, signerLinks(e)...)
 	for _, p := range e.Entry.Who {
-		if p.Role == "requester" {
+		if p.Role == audit.RoleRequester {
 			links = append(links, personLink(LinkRequest, p, entry(e)))
 		}
 	}
@@ -38,7 +38,7 @@ func personLink(name string, p audit.Person, by string) Link {
 func authorLinks(e remote.Found) []Link {
 	var links []Link
 	for _, p := range e.Entry.Who {
-		if p.Role == "author" {
+		if p.Role == audit.RoleAuthor {
 			links = append(links, personLink(LinkAuthor, p, ""))
 		}
 	}

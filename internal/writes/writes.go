@@ -162,8 +162,8 @@ func managerOf(asked, agent string) string {
 }
 
 func (m *Memory) add(t Target, w write) {
-	all := append(m.of[t], w)
-	m.of[t] = all[max(0, len(all)-maxPerName):]
+	m.of[t] = append(m.of[t], w)
+	m.of[t] = m.of[t][max(0, len(m.of[t])-maxPerName):]
 	m.order = append(m.order, t)
 }
 

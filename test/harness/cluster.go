@@ -30,6 +30,8 @@ type Options struct {
 	Nodes int
 	// Audit records every request, for Requests. It costs the API server some time.
 	Audit bool
+	// AuditWebhook is the path of a kubeconfig that says where the API server sends its audit events. Empty means nowhere.
+	AuditWebhook string
 	// Messages is where progress and troubles of the cluster are told. Nil means nowhere.
 	Messages io.Writer
 }
@@ -114,6 +116,9 @@ func (c *Cluster) launch(ctx context.Context, program, module string, options Op
 	args := []string{"up", "--parent-stdin", "-o=json", "--source=" + module, "--nodes=" + strconv.Itoa(max(1, options.Nodes))}
 	if options.Audit {
 		args = append(args, "--audit")
+	}
+	if options.AuditWebhook != "" {
+		args = append(args, "--audit-webhook="+options.AuditWebhook)
 	}
 	// Its context is not the caller's, which ends only the wait for it.
 	c.launcher = exec.CommandContext(context.WithoutCancel(ctx), program, args...)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -94,6 +95,7 @@ func up(ctx context.Context, args []string, s streams) error {
 	options := cluster.Options{Messages: s.err}
 	flags.StringVar(&options.Dir, "dir", "", "the `directory` for the cluster's files, removed when it stops (default: a new temporary one)")
 	flags.BoolVar(&options.Audit, "audit", false, "log every request to the API server, but those of the control plane itself")
+	flags.StringVar(&options.AuditWebhook, "audit-webhook", "", "a kubeconfig `file` that says where the API server sends what --audit would log")
 	flags.IntVar(&options.Nodes, "nodes", 1, "how many nodes there are")
 	flags.BoolVar(&options.Keep, "keep", false, "leave the cluster's directory, with its logs, when it stops")
 	parentStdin := flags.Bool("parent-stdin", false, "also stop when standard input closes, for a parent that holds the other end")
@@ -106,6 +108,13 @@ func up(ctx context.Context, args []string, s streams) error {
 	}
 	if options.Nodes < 1 {
 		return fmt.Errorf("%w: --nodes must be at least 1", errUsage)
+	}
+	if options.AuditWebhook != "" {
+		path, err := filepath.Abs(options.AuditWebhook) // the API server runs elsewhere
+		if err != nil {
+			return fmt.Errorf("find %s: %w", options.AuditWebhook, err)
+		}
+		options.AuditWebhook = path
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -41,6 +41,8 @@ type Options struct {
 	Dir string
 	// Audit turns the audit log on.
 	Audit bool
+	// AuditWebhook is the path of a kubeconfig that says where audit events are sent. Empty means nowhere.
+	AuditWebhook string
 	// Nodes is how many nodes there are.
 	Nodes int
 	// Keep leaves the directory in place when the cluster stops.
@@ -129,7 +131,7 @@ func (c *Cluster) prepare() error {
 	if c.port, err = holdPort(); err != nil {
 		return err
 	}
-	c.settings = component.Settings{Port: c.port.port, Audit: c.options.Audit}
+	c.settings = component.Settings{Port: c.port.port, Audit: c.options.Audit, AuditWebhook: c.options.AuditWebhook}
 	files, credentials, err := component.Files(c.settings, time.Now())
 	if err != nil {
 		return err

@@ -62,6 +62,8 @@ type Settings struct {
 	Port int
 	// Audit turns the audit log on.
 	Audit bool
+	// AuditWebhook is the path of a kubeconfig that says where audit events are sent. Empty means nowhere.
+	AuditWebhook string
 }
 
 // Server is the URL of the API server.
@@ -110,9 +112,18 @@ func API(s Settings) Component {
 		"--endpoint-reconciler-type=none",
 		noProfiling,
 	}
+	if s.Audit || s.AuditWebhook != "" {
+		args = append(args, "--audit-policy-file=audit-policy.yaml")
+	}
+	if s.AuditWebhook != "" {
+		args = append(args,
+			"--audit-webhook-config-file="+s.AuditWebhook,
+			// The default waits half a minute for more.
+			"--audit-webhook-batch-max-wait=100ms",
+		)
+	}
 	if s.Audit {
 		args = append(args,
-			"--audit-policy-file=audit-policy.yaml",
 			"--audit-log-path="+AuditLog,
 			// Blocking: a request goes on only when its event is in the file, so that counts are exact.
 			"--audit-log-mode=blocking",

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -60,8 +61,13 @@ func Direct(base string, token Token) (*Client, error) {
 	return &Client{http: &http.Client{Timeout: requestTimeout, CheckRedirect: stay}, base: u, token: token, teller: "the controller at " + u.Host}, nil
 }
 
+// loopback reports whether a host is this machine: 127.0.0.1.example.org is not.
 func loopback(host string) bool {
-	return host == "localhost" || strings.HasPrefix(host, "127.") || host == "::1"
+	if host == "localhost" {
+		return true
+	}
+	address, err := netip.ParseAddr(host)
+	return err == nil && address.IsLoopback()
 }
 
 // stay follows no redirect: the token is for nobody else.
@@ -138,7 +144,7 @@ func noToken(accounts []types.NamespacedName) error {
 		names = append(names, a.String())
 	}
 	return fault.New(fault.Refused, "no token of ServiceAccount %s can be had", strings.Join(names, ", nor of ")).
-		WithHint("it must exist, and you need the verb create on its serviceaccounts/token")
+		WithHint("'holdfast install' makes it, and you need the verb create on its serviceaccounts/token; the files of a log are read with --dir")
 }
 
 // Fixed returns a token that is known.
@@ -147,7 +153,7 @@ func Fixed(token string) Token { return func(context.Context) (string, error) { 
 // Teller says who tells the log.
 func (c *Client) Teller() string { return c.teller }
 
-// About returns the entries about an object ([ObjectName]), newest first; of deliveries
+// About returns the entries about an object ([audit.ObjectName]), newest first; of deliveries
 // of one namespace alone, where it is not empty. Errors are those of [Client.Read].
 func (c *Client) About(ctx context.Context, object, namespace string, limit int) ([]Found, error) {
 	var found []Found

@@ -96,7 +96,7 @@ func (p *page) take(i uint64, e audit.Entry) bool {
 	if e, ok := Visible(e, p.q.Namespace); ok && p.q.Matches(&e) {
 		f := Found{Index: i, Entry: e}
 		p.Entries = append(p.Entries, f)
-		text, _ := json.Marshal(f) //nolint:errchkjson,musttag // as it will be sent; it was read as JSON
+		text, _ := json.Marshal(f) //nolint:errchkjson // as it will be sent; it was read as JSON
 		p.bytes += len(text)
 	}
 	return len(p.Entries) < p.q.Limit && p.bytes < MaxPage && p.seen < MaxScan
@@ -163,7 +163,7 @@ func (s *Reading) some(ctx context.Context, start, end, size uint64) ([]audit.En
 	return entries, nil
 }
 
-// About returns the entries about an object ([ObjectName]), newest first, with what
+// About returns the entries about an object ([audit.ObjectName]), newest first, with what
 // came of them; of deliveries of one namespace alone, where it is not empty. Errors are
 // *fault.Error.
 func (s *Reading) About(ctx context.Context, object, namespace string, limit int) ([]Found, error) {
@@ -257,7 +257,7 @@ func (s *Reading) complete(ctx context.Context, f *Found, object string) error {
 		if err != nil {
 			return err
 		}
-		f.Change = changeOf(record, object)
+		f.Change = record.Change(object)
 		record.Objects = nil
 		f.Record = &record
 	}
@@ -265,23 +265,6 @@ func (s *Reading) complete(ctx context.Context, f *Found, object string) error {
 		return nil
 	}
 	record, err := audit.ReadRecord(ctx, s.Reader, f.Outcome.Entry.Record)
-	f.Outcome.Change = changeOf(record, object)
+	f.Outcome.Change = record.Change(object)
 	return err
-}
-
-// changeOf finds an object in a record, in whatever version it was applied.
-func changeOf(r audit.Record, object string) *audit.Change {
-	want := versionless(object)
-	for i := range r.Objects {
-		if versionless(r.Objects[i].Object) == want {
-			return &r.Objects[i]
-		}
-	}
-	return nil
-}
-
-func versionless(object string) string {
-	group, rest, _ := strings.Cut(object, "/")
-	_, rest, _ = strings.Cut(rest, "/")
-	return group + "/" + rest
 }

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/holdfastcd/holdfast/internal/audit"
-	"github.com/holdfastcd/holdfast/internal/object"
 )
 
 // What is agreed between the controller and its readers.
@@ -62,11 +61,6 @@ type Found struct {
 	Record *audit.Record `json:"record,omitempty"`
 	// Outcome closes an intent; nil where it is not there yet, or was not asked for.
 	Outcome *Found `json:"outcome,omitempty"`
-}
-
-// ObjectName names an object as records do, see [audit.Change].
-func ObjectName(o object.ID, version string) string {
-	return strings.Join([]string{o.Group, version, o.Kind, o.Namespace, o.Name}, "/")
 }
 
 // Query chooses entries.

@@ -136,6 +136,7 @@ func (a *Argo) want(ctx context.Context, app *api.Application, bad error, f *fou
 	if err != nil {
 		return fail(api.ConditionComparisonError, err)
 	}
+	revision = f.order.found(revision, wanted)
 	f.commit = revision.Commit
 	if f.order.elsewhere(app) && !a.leadsTo(ctx, app, project, revision.Commit, f.order) {
 		f.detour = true

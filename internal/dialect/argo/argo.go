@@ -2,6 +2,7 @@ package argo
 
 import (
 	"context"
+	"errors"
 	"hash/fnv"
 	"sync"
 	"time"
@@ -190,6 +191,9 @@ func (a *Argo) All() { a.all(context.Background(), dialect.Normal) }
 // all queues every Application.
 func (a *Argo) all(ctx context.Context, p dialect.Priority) {
 	apps, err := a.desk.list(ctx, a.env.ArgoNamespace)
+	if errors.As(err, new(*cache.ErrCacheNotStarted)) {
+		return // when it starts, each is queued
+	}
 	if err != nil {
 		a.env.Log.Warn("cannot list Applications", "error", err)
 		return

@@ -15,6 +15,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/object"
+	"github.com/holdfastcd/holdfast/internal/source"
 )
 
 // order is a sync that somebody asked for through .operation, and that is not over
@@ -113,6 +114,16 @@ func (o *order) elsewhere(app *api.Application) bool {
 	}
 	s := o.op.Sync.Source
 	return s != nil && !sameSource(s, app.Spec.Source) || o.target != "" && o.target != app.Spec.Source.TargetRevision
+}
+
+// found names the ref of the source on a revision that a later attempt found by the id
+// which the status has: nobody asked for that commit, and it must not be older than
+// what the ref led to before.
+func (o *order) found(r source.Revision, wanted *api.Application) source.Revision {
+	if own := wanted.Spec.Source.TargetRevision; o != nil && o.pinned && r.Ref() == "" && ref(own).Commit == "" {
+		r.Name = cmp.Or(own, "HEAD")
+	}
+	return r
 }
 
 // ongoing reports whether a state is the account of this order, and not its end.

@@ -69,6 +69,9 @@ func Spec(app *api.Application, project *Project, revision source.Revision, o Op
 		return delivery.Spec{}, err
 	}
 	spec.Revision = revision
+	if spec.Strict, err = dialect.Strict(app.Annotations); err != nil {
+		return delivery.Spec{}, err
+	}
 	if spec.Render, err = request(app, revision, o); err != nil {
 		return delivery.Spec{}, err
 	}
@@ -99,6 +102,10 @@ func base(app *api.Application, project *Project, o Options) (delivery.Spec, err
 		Force:           options.force,
 		Confirmed:       app.Annotations[dialect.AnnotationConfirm],
 		UID:             string(app.UID),
+		ApprovedBy:      dialect.Approver(app),
+	}
+	if options.confirmPrune && mayPrune(app, options) {
+		spec.Approval = annApproved + ": " + app.Annotations[annApproved]
 	}
 	if p := app.Spec.SyncPolicy; spec.CreateNamespace && p.ManagedNamespaceMetadata != nil {
 		spec.NamespaceLabels, spec.NamespaceAnnotations = p.ManagedNamespaceMetadata.Labels, p.ManagedNamespaceMetadata.Annotations

@@ -93,7 +93,7 @@ func requested(annotations map[string]string) string {
 }
 
 // words are the annotations by which people ask for something.
-var words = []string{meta.ReconcileRequestAnnotation, dialect.AnnotationConfirm, dialect.AnnotationTakeover}
+var words = []string{meta.ReconcileRequestAnnotation, dialect.AnnotationConfirm, dialect.AnnotationTakeover, dialect.AnnotationStrict}
 
 // wanted lets those updates through that ask for work: what we wrote ourselves
 // does not.

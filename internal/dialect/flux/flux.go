@@ -9,6 +9,7 @@ package flux
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -20,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -204,6 +206,9 @@ func (f *Flux) Refresh(url, branch string) {
 // wait for them.
 func (f *Flux) All() {
 	found, err := f.kustomizations.list(context.Background())
+	if errors.As(err, new(*cache.ErrCacheNotStarted)) {
+		return // when it starts, each is queued
+	}
 	if err != nil {
 		f.env.Log.Error("cannot list Kustomizations", "error", err)
 		return

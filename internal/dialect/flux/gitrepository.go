@@ -248,7 +248,7 @@ func (c *repositories) resume(ctx context.Context, name types.NamespacedName, re
 	if err != nil {
 		return backOff(c.failedAgain(name), mostRetry), c.withhold(ctx, name, fault.From(err))
 	}
-	e := editionOf(repo, revision)
+	e := editionOf(repo, frozen(repo, revision))
 	c.succeeded(name)
 	c.catalog.publish(name, e)
 	if err := c.offer(ctx, name, e); err != nil {
@@ -266,6 +266,16 @@ func frozenRef(repo *sourcev1.GitRepository) source.Ref {
 		return source.Ref{Commit: commit}
 	}
 	return source.Ref{Branch: label, Commit: commit}
+}
+
+// frozen names the ref on a revision that was found by the commit of the status alone:
+// whoever writes a status has not asked for that commit, which must not be older than
+// what the ref led to before.
+func frozen(repo *sourcev1.GitRepository, r source.Revision) source.Revision {
+	if asked := RefOf(repo); r.Ref() == "" && asked.Commit == "" {
+		r.Name = cmp.Or(asked.Name, asked.Tag, asked.SemVer, asked.Branch)
+	}
+	return r
 }
 
 func (c *repositories) withhold(ctx context.Context, name types.NamespacedName, why *fault.Error) error {

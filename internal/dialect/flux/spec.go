@@ -101,6 +101,9 @@ func (o Options) plain(ks *kustomizev1.Kustomization, revision source.Revision) 
 		return delivery.Spec{}, err
 	}
 	spec := identity(ks, account)
+	if spec.Strict, err = dialect.Strict(ks.Annotations); err != nil {
+		return delivery.Spec{}, err
+	}
 	spec.Revision = revision
 	spec.Namespace = ks.Spec.TargetNamespace
 	spec.Render = build(ks)
@@ -187,6 +190,8 @@ func identity(ks *kustomizev1.Kustomization, account cluster.Account) delivery.S
 		Inventory: readInventory(ks.Status.Inventory),
 		Profile:   profile(ks),
 		UID:       string(ks.UID),
+
+		ApprovedBy: dialect.Approver(ks),
 	}
 }
 

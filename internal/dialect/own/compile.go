@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,10 +15,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	api "github.com/holdfastcd/holdfast/api/holdfast/v1alpha1"
+	"github.com/holdfastcd/holdfast/internal/audit"
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/trust"
 	"github.com/holdfastcd/holdfast/internal/trust/commit"
+	"github.com/holdfastcd/holdfast/internal/trust/image"
 )
 
 // The reasons of a policy's conditions.
@@ -46,8 +48,8 @@ func (r Ref) String() string { return r.Kind + " " + r.Namespace + "/" + r.Name 
 // Content is what a ConfigMap or Secret holds.
 type Content struct {
 	Data    map[string][]byte
-	Version string // differs where Data does; without secrets
-	Manager string // who wrote it last, as managedFields claim
+	Version string         // differs where Data does; without secrets
+	Writer  []audit.Person // who wrote it last, as managedFields claim
 }
 
 // Read returns what a reference names. Errors are *fault.Error: NotFound where it
@@ -253,9 +255,7 @@ func commitAuthorities(c *compiler, field string, list []api.CommitAuthority) []
 		a.SSH = c.keys(at+".ssh", in.SSH, checkSSH)
 		a.X509 = c.keys(at+".x509", in.X509, checkCertificates)
 		a.Sigstore = c.sigstore(at+".sigstore", in.Sigstore)
-		if c.reason == "" && !c.waiting {
-			c.judgeable(at, a)
-		}
+		c.judgeable(at, a, commit.Check)
 		out = append(out, a)
 	}
 	c.unique(field, out)
@@ -263,9 +263,12 @@ func commitAuthorities(c *compiler, field string, list []api.CommitAuthority) []
 }
 
 // judgeable asks who will judge by an authority whether that is possible: keys may
-// be too weak, or of a kind that is not known.
-func (c *compiler) judgeable(field string, a trust.Authority) {
-	if err := commit.Check(a); err != nil {
+// be too weak, or of a kind that is not known. What is wrong already is not told twice.
+func (c *compiler) judgeable(field string, a trust.Authority, check func(trust.Authority) error) {
+	if c.reason != "" || c.waiting {
+		return
+	}
+	if err := check(a); err != nil {
 		c.problemf(ReasonKey, "%s: %s", field, fault.From(err).Msg)
 	}
 }
@@ -280,6 +283,7 @@ func imageAuthorities(c *compiler, field string, list []api.ImageAuthority) []tr
 		a.Key = c.keys(at+".key", in.Key, checkPublicKey)
 		a.Notation = c.keys(at+".notation", in.Notation, checkCertificates)
 		a.Sigstore = c.sigstore(at+".sigstore", in.Sigstore)
+		c.judgeable(at, a, image.Check)
 		out = append(out, a)
 	}
 	c.unique(field, out)
@@ -349,20 +353,11 @@ func (c *compiler) sigstore(field string, in *api.Sigstore) *trust.Sigstore {
 		c.regexp(at+".issuerRegexp", id.IssuerRegexp)
 		c.regexp(at+".subjectRegexp", id.SubjectRegexp)
 		out.Identities = append(out.Identities, trust.Identity{
-			Issuer: id.Issuer, IssuerRegexp: whole(id.IssuerRegexp), Subject: id.Subject, SubjectRegexp: whole(id.SubjectRegexp),
+			Issuer: id.Issuer, IssuerRegexp: id.IssuerRegexp, Subject: id.Subject, SubjectRegexp: id.SubjectRegexp,
 		})
 	}
 	out.TrustedRoot = c.keys(field+".trustedRoot", &in.TrustedRoot, checkTrustedRoot)
 	return out
-}
-
-// whole has an expression match from the beginning to the end: one that matches
-// somewhere inside also matches what somebody has made up around it.
-func whole(expression string) string {
-	if expression == "" {
-		return ""
-	}
-	return `^(?:` + expression + `)$`
 }
 
 func (c *compiler) regexp(field, expression string) {
@@ -443,12 +438,23 @@ func (c *compiler) content(field string, r Ref) (Content, bool) {
 	return Content{}, false
 }
 
-// imageGlobs checks globs over images, builders and repositories.
-func (c *compiler) imageGlobs(field string, globs []string) []string {
-	for i, g := range globs {
-		if _, err := path.Match(g, ""); err != nil || strings.TrimSpace(g) == "" {
-			c.problemf(ReasonInvalid, "%s[%d]: %q is no pattern", field, i, g)
+// imagePatterns checks patterns on the names of images.
+func (c *compiler) imagePatterns(field string, patterns []string) []string {
+	for i, p := range patterns {
+		if _, err := object.ParseImagePattern(p); err != nil {
+			c.problemf(ReasonInvalid, "%s[%d]: %s", field, i, err)
 		}
 	}
-	return globs
+	return patterns
+}
+
+// addresses checks patterns on builders and repositories, of * and ** alone: what
+// other globs have besides would stand for itself, and match nothing.
+func (c *compiler) addresses(field string, patterns []string) []string {
+	for i, p := range patterns {
+		if strings.TrimSpace(p) == "" || strings.ContainsAny(p, `?[]\ `) {
+			c.problemf(ReasonInvalid, "%s[%d]: %q is no pattern; the wildcards are * (up to a slash) and **", field, i, p)
+		}
+	}
+	return patterns
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	api "github.com/holdfastcd/holdfast/api/holdfast/v1alpha1"
+	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/trust"
 )
 
@@ -17,16 +18,16 @@ func (c *compiler) images(in *api.Images) *trust.Images {
 	}
 	const at = "spec.images"
 	out := &trust.Images{
-		Match:       c.imageGlobs(at+".match", in.Match),
-		Allowed:     c.imageGlobs(at+".allowed", in.Allowed),
+		Match:       c.imagePatterns(at+".match", in.Match),
+		Allowed:     c.imagePatterns(at+".allowed", in.Allowed),
 		Pinned:      c.choice(at+".pinned", in.Pinned, api.PinnedResolve, api.PinnedRequired),
 		Authorities: imageAuthorities(c, at+".authorities", in.Authorities),
 	}
 	if p := in.Provenance; p != nil {
 		out.Provenance = &trust.Provenance{
 			Attested:     c.attested(at+".provenance", &p.Attested, in),
-			Builders:     c.imageGlobs(at+".provenance.builders", p.Builders),
-			Repositories: c.imageGlobs(at+".provenance.repositories", p.Repositories),
+			Builders:     c.addresses(at+".provenance.builders", p.Builders),
+			Repositories: c.addresses(at+".provenance.repositories", p.Repositories),
 		}
 	}
 	out.Scan = c.scan(at+".scan", in)
@@ -41,7 +42,7 @@ func (c *compiler) images(in *api.Images) *trust.Images {
 		if p.Kind == "" || p.Path == "" || strings.HasPrefix(p.Path, ".") {
 			c.problemf(ReasonInvalid, "%s.paths[%d]: kind and path are both needed, the path as spec.image", at, i)
 		}
-		out.Paths = append(out.Paths, trust.ImagePath{Group: p.Group, Kind: p.Kind, Path: p.Path})
+		out.Paths = append(out.Paths, object.ImagePath{Group: p.Group, Kind: p.Kind, Path: p.Path})
 	}
 	return out
 }

@@ -15,6 +15,8 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/holdfastcd/holdfast/internal/audit"
+	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/fault"
 )
 
@@ -25,7 +27,7 @@ type keyring struct {
 	client kubernetes.Interface
 	// changed is told that something else is to be read now; by is who wrote it, as
 	// managedFields claim.
-	changed func(r Ref, by string)
+	changed func(r Ref, by []audit.Person)
 	log     *slog.Logger
 
 	mu      sync.Mutex
@@ -40,7 +42,7 @@ type watched struct {
 	err     error // nil: content stands
 }
 
-func newKeyring(c kubernetes.Interface, log *slog.Logger, changed func(Ref, string)) *keyring {
+func newKeyring(c kubernetes.Interface, log *slog.Logger, changed func(Ref, []audit.Person)) *keyring {
 	return &keyring{client: c, log: log, changed: changed, watched: map[Ref]*watched{}}
 }
 
@@ -136,13 +138,13 @@ func (k *keyring) seen(r Ref, w *watched, o any) {
 	}
 	k.mu.Unlock()
 	if !same {
-		k.changed(r, content.Manager)
+		k.changed(r, content.Writer)
 	}
 }
 
 // contentOf is what an object holds; text may be nil.
 func contentOf(o client.Object, data map[string][]byte, text map[string]string) Content {
-	c := Content{Data: maps.Clone(data), Version: string(o.GetUID()) + ":" + o.GetResourceVersion(), Manager: lastManager(o)}
+	c := Content{Data: maps.Clone(data), Version: string(o.GetUID()) + ":" + o.GetResourceVersion(), Writer: dialect.LastWriter(o)}
 	if c.Data == nil {
 		c.Data = make(map[string][]byte, len(text))
 	}
@@ -173,18 +175,6 @@ func (k *keyring) set(r Ref, w *watched, err error) {
 	w.content, w.err = Content{}, err
 	k.mu.Unlock()
 	if !same {
-		k.changed(r, "")
+		k.changed(r, nil)
 	}
-}
-
-// lastManager is the field manager that wrote last, but for parts such as the
-// status; "" if nobody says.
-func lastManager(o metav1.Object) string {
-	var last metav1.ManagedFieldsEntry
-	for _, e := range o.GetManagedFields() {
-		if e.Subresource == "" && e.Time != nil && (last.Time == nil || last.Time.Before(e.Time)) {
-			last = e
-		}
-	}
-	return last.Manager
 }

@@ -68,7 +68,8 @@ type current struct {
 
 	object *unstructured.Unstructured
 	// what happened to it, and by whom, is told when its keys have been read.
-	what, by string
+	what string
+	by   []audit.Person
 }
 
 // subject is a delivery that has asked what it must prove.
@@ -268,7 +269,7 @@ func (o *Own) seen(x any) {
 		o.mu.Unlock()
 		return
 	}
-	now := &current{Compiled: Compile(u, o.keyring.read), object: u, what: "created", by: lastManager(u)}
+	now := &current{Compiled: Compile(u, o.keyring.read), object: u, what: "created", by: dialect.LastWriter(u)}
 	if before != nil && before.object.GetUID() == u.GetUID() {
 		now.what = "changed"
 	}
@@ -299,7 +300,7 @@ func (o *Own) gone(x any) {
 }
 
 // keyChanged compiles the policies anew that name what has changed.
-func (o *Own) keyChanged(r Ref, by string) {
+func (o *Own) keyChanged(r Ref, by []audit.Person) {
 	o.mu.Lock()
 	names := slices.Sorted(maps.Keys(o.policies))
 	o.mu.Unlock()
@@ -328,7 +329,7 @@ func (o *Own) changed(before, now *current) {
 	var e audit.Entry
 	if now == nil {
 		// Who deletes an object is not told on it.
-		e = o.entry(before, "deleted", "")
+		e = o.entry(before, "deleted", nil)
 	} else {
 		e = o.entry(now, now.what, now.by)
 		tell = tell && !now.Waiting

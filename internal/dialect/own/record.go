@@ -13,15 +13,12 @@ import (
 
 // entry is what the audit log holds of a change of a policy. Who made it is what a
 // field manager says of itself.
-func (o *Own) entry(p *current, what, by string) audit.Entry {
+func (o *Own) entry(p *current, what string, by []audit.Person) audit.Entry {
 	e := audit.Entry{
 		Time: o.now(), Action: audit.Policy,
-		Delivery: name(api.TrustPolicyKind, "", p.object.GetName()), UID: string(p.object.GetUID()),
+		Delivery: name(api.TrustPolicyKind, "", p.object.GetName()), UID: string(p.object.GetUID()), Who: by,
 	}
 	e.Reason = fmt.Sprintf("%s: generation %d, %s", what, p.object.GetGeneration(), p.stands())
-	if by != "" {
-		e.Who = []audit.Person{{Role: "editor", Name: by}}
-	}
 	return e
 }
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/url"
 	"path"
-	"regexp"
 	"strings"
 
 	"golang.org/x/net/idna"
@@ -12,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	api "github.com/holdfastcd/holdfast/api/holdfast/v1alpha1"
+	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/trust"
 )
@@ -150,16 +150,13 @@ func plainHost(host string) bool {
 
 // pattern is a glob over addresses. One that names no port is for every port: a
 // server has others for SSH.
-type pattern struct {
-	port string
-	path *regexp.Regexp
-}
+type pattern address
 
 // compilePattern compiles a glob that is written like an address, in any of its
 // forms. A host alone is everything on it.
 func compilePattern(text string) (pattern, error) {
 	if text == "*" || text == "**" {
-		return pattern{path: regexp.MustCompile(`(?s)\A.*\z`)}, nil
+		return pattern{path: "**"}, nil
 	}
 	if strings.ContainsAny(text, "?#{}\\") {
 		return pattern{}, fmt.Errorf("%q has a character that is no part of an address; patterns have * and **", text)
@@ -171,33 +168,9 @@ func compilePattern(text string) (pattern, error) {
 	if strings.HasSuffix(at.path, "/") {
 		at.path += "**"
 	}
-	var b strings.Builder
-	b.WriteString(`(?s)\A`)
-	for rest := at.path; rest != ""; {
-		switch {
-		case strings.HasPrefix(rest, "**"):
-			b.WriteString(".*")
-			rest = strings.TrimLeft(rest, "*")
-		case rest[0] == '*':
-			b.WriteString("[^/]*")
-			rest = rest[1:]
-		default:
-			end := strings.IndexByte(rest, '*')
-			if end < 0 {
-				end = len(rest)
-			}
-			b.WriteString(regexp.QuoteMeta(rest[:end]))
-			rest = rest[end:]
-		}
-	}
-	b.WriteString(`\z`)
-	re, err := regexp.Compile(b.String())
-	if err != nil {
-		return pattern{}, fmt.Errorf("%q is no pattern", text)
-	}
-	return pattern{port: at.port, path: re}, nil
+	return pattern(at), nil
 }
 
 func (p pattern) matches(at address) bool {
-	return (p.port == "" || p.port == at.port) && p.path.MatchString(at.path)
+	return (p.port == "" || p.port == at.port) && object.Wild(p.path, at.path)
 }

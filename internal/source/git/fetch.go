@@ -412,8 +412,8 @@ func parseCommit(content []byte) (commit, error) {
 
 // told is what a commit says for people. It is a stranger's text.
 type told struct {
-	author, message string
-	date            time.Time
+	author, committer, message string
+	date                       time.Time
 }
 
 // tell reads the headers and the message of a commit (git's commit-object format:
@@ -433,6 +433,7 @@ func (c commit) tell() told {
 		case "author":
 			out.author = text(value[:end+1])
 		case "committer":
+			out.committer = text(value[:end+1])
 			seconds, _, _ := bytes.Cut(bytes.TrimSpace(value[end+1:]), []byte(" "))
 			if n, err := strconv.ParseInt(string(seconds), 10, 64); err == nil && n >= 0 && n <= maxTime {
 				out.date = time.Unix(n, 0).UTC()

@@ -228,8 +228,8 @@ func TestRevisionTellsItsCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	rev := fetch(t, newStore(t, t.TempDir(), Options{}), source.Request{URL: repo.URL()})
-	if rev.Author != "Holdfast Test <test@example.com>" || !rev.Date.Equal(at) || strings.TrimSpace(rev.Message) != "Subject\n\nBody" {
-		t.Errorf("the commit is told as %q at %s: %q", rev.Author, rev.Date, rev.Message)
+	if rev.Author != "Holdfast Test <test@example.com>" || rev.Committer != rev.Author || !rev.Date.Equal(at) || strings.TrimSpace(rev.Message) != "Subject\n\nBody" {
+		t.Errorf("the commit is told as %q, %q at %s: %q", rev.Author, rev.Committer, rev.Date, rev.Message)
 	}
 }
 
@@ -237,9 +237,9 @@ func TestTellBadCommits(t *testing.T) {
 	id := strings.Repeat("1", 40)
 	for raw, want := range map[string]told{
 		"tree " + id + "\n": {},
-		"tree " + id + "\nauthor x\ncommitter > -5 x\n\n\xff!":                                                          {message: "!"},
-		"tree " + id + "\ncommitter A <> 99999999999999999999":                                                          {},
-		"tree " + id + "\nparent " + id + "\nauthor A <a> 1 +0\ncommitter B <b> 2 +0\ngpgsig -----\n author Z <z>\n\nm": {author: "A <a>", message: "m", date: time.Unix(2, 0).UTC()},
+		"tree " + id + "\nauthor x\ncommitter > -5 x\n\n\xff!":                                                          {committer: ">", message: "!"},
+		"tree " + id + "\ncommitter A <> 99999999999999999999":                                                          {committer: "A <>"},
+		"tree " + id + "\nparent " + id + "\nauthor A <a> 1 +0\ncommitter B <b> 2 +0\ngpgsig -----\n author Z <z>\n\nm": {author: "A <a>", committer: "B <b>", message: "m", date: time.Unix(2, 0).UTC()},
 	} {
 		c, err := parseCommit([]byte(raw))
 		if got := c.tell(); err != nil || got != want {

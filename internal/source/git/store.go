@@ -245,7 +245,7 @@ func (s *Store) Fetch(ctx context.Context, req source.Request) (source.Revision,
 	}
 	return source.Revision{
 		Commit: snap.commit.String(), Branch: want.branch, Tag: want.tag, Name: want.name, Tree: snap,
-		Author: snap.told.author, Date: snap.told.date, Message: snap.told.message,
+		Author: snap.told.author, Committer: snap.told.committer, Date: snap.told.date, Message: snap.told.message,
 		History: s.newHistory(snap, want, req), URL: source.NormalizeURL(req.URL),
 	}, nil
 }

@@ -12,10 +12,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sigstore/sigstore-go/pkg/root"
-
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/trust"
+	"github.com/holdfastcd/holdfast/internal/trust/keyless"
 )
 
 // maxAuthority bounds the keys and identities of one authority.
@@ -30,7 +29,7 @@ var (
 type unknownError struct{ what string }
 
 func (e unknownError) Error() string {
-	return e.what + " is not among those of whom one must have signed"
+	return e.what + " belongs to no authority of the policy"
 }
 
 func unknownKey(what string) error { return unknownError{what} }
@@ -77,7 +76,8 @@ type authority struct {
 	gpg    []gpgKey
 	ssh    []allowed
 	x509   []*x509.Certificate
-	root   *root.TrustedRoot
+
+	keyless *keyless.Verifier
 }
 
 // Check reports what is wrong with an authority for commits: its keys cannot be read,
@@ -97,7 +97,7 @@ func digestOfAuthority(a trust.Authority) [sha256.Size]byte {
 func readAuthority(a trust.Authority) (*authority, error) {
 	out := &authority{Authority: a, digest: digestOfAuthority(a)}
 	if err := out.read(); err != nil {
-		return nil, fault.New(fault.Invalid, "authority %q: %s", a.Name, err).WithHint("correct the keys that the policy names")
+		return nil, fault.New(fault.Invalid, "authority %q: %s", a.Name, fault.From(err).Msg).WithHint("correct the keys that the policy names")
 	}
 	return out, nil
 }
@@ -128,7 +128,7 @@ func (a *authority) read() (err error) {
 	case len(a.X509) > 0:
 		a.x509, err = parseCertificates(a.X509)
 	case a.Sigstore != nil:
-		a.root, err = parseTrustedRoot(a.Sigstore)
+		a.keyless, err = keyless.New(*a.Sigstore)
 	}
 	return err
 }
@@ -153,7 +153,7 @@ func (a *authority) takes(kind string) bool {
 	case "ssh":
 		return a.ssh != nil
 	case "cms":
-		return a.x509 != nil || a.root != nil
+		return a.x509 != nil || a.keyless != nil
 	}
 	return false
 }
@@ -247,7 +247,7 @@ func sameKey(written, found string) bool {
 		return strings.TrimRight(strings.TrimPrefix(written, "SHA256:"), "=") == text
 	}
 	strip := strings.NewReplacer(" ", "", ":", "")
-	return sameFingerprint(written, found) || lower(strip.Replace(written)) == lower(found)
+	return trust.SameFingerprint(written, found) || lower(strip.Replace(written)) == lower(found)
 }
 
 // sameAddress compares without regard to the case of ASCII letters alone: wider

@@ -457,7 +457,7 @@ func (j *judge) examine(o object) trust.Commit {
 	if err == nil && len(o.signature) == 0 {
 		err = errUnsigned
 	}
-	if t := latest(o.made, o.floor); err == nil && t.After(j.now.Add(skew)) {
+	if t := latest(o.made, o.floor); err == nil && t.After(j.now.Add(trust.Skew)) {
 		err = fmt.Errorf("it is dated %s, or follows what is, and now it is %s: a clock is wrong, theirs or ours", stamp(t), stamp(j.now))
 	}
 	if err != nil {
@@ -527,7 +527,7 @@ func (v *Verifier) verify(a *authority, o object, now time.Time) ([]finding, err
 	}
 	found, err := a.verify(o.signed, times{made: o.made, floor: o.floor, now: now})
 	for _, f := range found {
-		if err == nil && f.proven.IsZero() && f.at.to.After(now.Add(skew)) {
+		if err == nil && f.proven.IsZero() && f.at.to.After(now.Add(trust.Skew)) {
 			err = fmt.Errorf("its signature is dated %s, and now it is %s: a clock is wrong, theirs or ours", stamp(f.at.to), stamp(now))
 		}
 	}
@@ -586,7 +586,10 @@ func (j *judge) refusal(c trust.Commit, more int) error {
 	if more > 0 && !c.Tag {
 		also = fmt.Sprintf("; and so for %d more", more)
 	}
-	hint := fmt.Sprintf("have it signed anew by one of: %s", strings.Join(names, ", "))
+	hint := "push a commit on top, signed by an authority of the policy: " + strings.Join(names, ", ")
+	if j.demand.Range || c.Tag { // one on top does not help; what is not delivered yet may be replaced
+		hint = "have it signed anew by an authority of the policy: " + strings.Join(names, ", ")
+	}
 	if j.demand.Range && j.demand.From[j.URL] == "" {
 		hint += fmt.Sprintf("; or name the first commit to trust in the TrustPolicy's spec.commits.from for %s", j.URL)
 	}

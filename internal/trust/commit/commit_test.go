@@ -48,7 +48,7 @@ func TestSignatures(t *testing.T) {
 		"gpg":          {"signed by a key of the team", made{by: "gpg:alice"}, team, true, ""},
 		"gpg rsa":      {"RSA of 2048 bits suffices", made{by: "gpg:bob"}, team, true, ""},
 		"unsigned":     {"nobody signed", made{}, team, false, "it is not signed"},
-		"gpg stranger": {"signed by a key of nobody", made{by: "gpg:stranger"}, team, false, "is not among those"},
+		"gpg stranger": {"signed by a key of nobody", made{by: "gpg:stranger"}, team, false, "belongs to no authority"},
 		"gpg weak key": {"RSA of 1024 bits does not suffice", made{by: "gpg:weak"}, team, false, "too weak"},
 		"gpg weak hash": {
 			"SHA-1 can be made to collide",
@@ -133,9 +133,9 @@ func TestSignatures(t *testing.T) {
 		"ssh":             {"signed by an allowed key", made{by: "ssh:alice"}, ssh, true, ""},
 		"ssh ecdsa":       {"and by a pattern's principal", made{by: "ssh:bob"}, ssh, true, ""},
 		"ssh rsa":         {"RSA of 2048 bits, with SHA-2", made{by: "ssh:rsa", author: "anybody"}, ssh, true, ""},
-		"ssh stranger":    {"a key that nobody allowed", made{by: "ssh:stranger"}, ssh, false, "is not among those"},
-		"ssh for gpg":     {"an authority of the other kind", made{by: "ssh:alice"}, team, false, "a signature of kind ssh is not among"},
-		"gpg for ssh":     {"an authority of the other kind", made{by: "gpg:alice"}, ssh, false, "a signature of kind gpg is not among"},
+		"ssh stranger":    {"a key that nobody allowed", made{by: "ssh:stranger"}, ssh, false, "belongs to no authority"},
+		"ssh for gpg":     {"an authority of the other kind", made{by: "ssh:alice"}, team, false, "a signature of kind ssh belongs to no authority"},
+		"gpg for ssh":     {"an authority of the other kind", made{by: "gpg:alice"}, ssh, false, "a signature of kind gpg belongs to no authority"},
 		"ssh other":       {"the author is not the signer", made{by: "ssh:alice", author: "bob"}, ssh, true, "the author is <bob@example.com>"},
 		"ssh not yet":     {"before its line is valid", made{by: "ssh:alice", at: day2026(2, 1)}, lines([3]string{"alice@example.com", `valid-after="20260202"`, "alice"}), false, "is not valid before 2026-02-02"},
 		"ssh expired":     {"after its line was valid", made{by: "ssh:alice", at: day2026(2, 3)}, lines([3]string{"alice@example.com", `valid-before="202602021200Z"`, "alice"}), false, "is not valid after 2026-02-02"},
@@ -158,7 +158,7 @@ func TestSignatures(t *testing.T) {
 		"ssh certificate stranger": {
 			"the line of the authority is no authority's",
 			made{by: "ssh:certified-cert.pub", author: "carol", at: day2026(3, 1)},
-			lines([3]string{"*@example.com", "", "ca"}), true, "is not among those",
+			lines([3]string{"*@example.com", "", "ca"}), true, "belongs to no authority",
 		},
 		"ssh certificate revoked": {
 			"the authority's key is revoked",
@@ -170,7 +170,7 @@ func TestSignatures(t *testing.T) {
 		"ssh plain key of an authority": {
 			"an authority certifies, and does not sign itself",
 			made{by: "ssh:ca"},
-			lines([3]string{"*@example.com", "cert-authority", "ca"}), false, "is not among those",
+			lines([3]string{"*@example.com", "cert-authority", "ca"}), false, "belongs to no authority",
 		},
 	}
 	for name, tc := range cases {

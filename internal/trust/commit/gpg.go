@@ -161,7 +161,7 @@ func (k gpgKey) verify(sig *packet.Signature, raw, payload []byte, at interval, 
 	}
 	primary := fmt.Sprintf("%X", entity.PrimaryKey.Fingerprint)
 	if now.Before(sig.CreationTime) {
-		now = sig.CreationTime // as far as clocks may differ; see times.check
+		now = sig.CreationTime // how far ahead it may be, Verifier.verify says
 	}
 	config := gpgConfig(now)
 	details, err := openpgp.VerifyDetachedSignatureReader(openpgp.EntityList{entity}, bytes.NewReader(payload), bytes.NewReader(raw), config)

@@ -29,6 +29,9 @@ type signed struct {
 	target, kind, name string // of a tag: what it points to, and its own name
 }
 
+// maxIdent is longer than any name and address: they are told, and recorded.
+const maxIdent = 1 << 10
+
 // ident is who made something, by their own account.
 type ident struct {
 	name, address string
@@ -214,6 +217,9 @@ func parseTag(raw []byte) (signed, error) {
 func parseIdent(value []byte) (ident, error) {
 	if value == nil {
 		return ident{}, errors.New("it is missing, or not in its place")
+	}
+	if len(value) > maxIdent {
+		return ident{}, fmt.Errorf("it is longer than %d bytes", maxIdent)
 	}
 	m := identity.FindSubmatch(value)
 	if m == nil {

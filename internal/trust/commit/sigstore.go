@@ -7,14 +7,11 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
-	"fmt"
 
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
 	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
 	protorekor "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
 	"github.com/sigstore/sigstore-go/pkg/bundle"
-	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore-go/pkg/verify"
 	"google.golang.org/protobuf/proto"
 
@@ -27,19 +24,6 @@ import (
 // the body, which follows from the rest.
 const attributeLogEntry = "1.3.6.1.4.1.57264.3.1"
 
-// parseTrustedRoot parses sigstore's trusted_root.json, and checks that there are
-// identities: anybody can have a certificate of a public sigstore.
-func parseTrustedRoot(s *trust.Sigstore) (*root.TrustedRoot, error) {
-	if len(s.Identities) == 0 {
-		return nil, errors.New("it names no identity, and anybody can have a certificate")
-	}
-	trusted, err := root.NewTrustedRootFromJSON(s.TrustedRoot)
-	if err != nil {
-		return nil, fmt.Errorf("its trusted root is malformed: %w", err)
-	}
-	return trusted, nil
-}
-
 // verifySigstore judges a signature of gitsign: the certificate is one of the trusted
 // root's, was given to one of the identities, is in certificate transparency (where the
 // root has such logs), and the transparency log or a timestamp proves that the
@@ -49,18 +33,18 @@ func verifySigstore(m *message, a *authority, t times) (finding, error) {
 	if err != nil {
 		return finding{}, err
 	}
-	result, err := verifyEntity(entity, m, a)
+	result, err := a.keyless.Verify(entity, verify.WithArtifact(bytes.NewReader(m.signed)))
 	if err != nil {
-		return finding{}, err
+		return finding{}, fault.New(fault.Refused, "the sigstore signature does not verify: %s", err)
 	}
 	at, err := provenTimes(result)
 	if err != nil {
 		return finding{}, err
 	}
-	if at.to.After(t.now.Add(skew)) {
+	if at.to.After(t.now.Add(trust.Skew)) {
 		return finding{}, notYet(at.to, t.now)
 	}
-	chains, err := verify.VerifyLeafCertificate(at.from, m.signer, a.root)
+	chains, err := verify.VerifyLeafCertificate(at.from, m.signer, a.keyless.Root())
 	if err != nil {
 		return finding{}, fault.New(fault.Refused, "the certificate was not valid at %s: %s", stamp(at.from), err)
 	}
@@ -70,34 +54,6 @@ func verifySigstore(m *message, a *authority, t times) (finding, error) {
 	f.at, f.proven = at, at.from
 	f.owns = func(address string) bool { return sameAddress(summary.SubjectAlternativeName, address) }
 	return f, nil
-}
-
-// verifyEntity verifies a signature with the trusted root and the identities.
-func verifyEntity(entity *bundle.Bundle, m *message, a *authority) (*verify.VerificationResult, error) {
-	options := []verify.VerifierOption{verify.WithTransparencyLog(1), verify.WithObserverTimestamps(1)}
-	if a.Sigstore.IgnoreLog {
-		options = []verify.VerifierOption{verify.WithSignedTimestamps(1)}
-	}
-	if len(a.root.CTLogs()) > 0 {
-		options = append(options, verify.WithSignedCertificateTimestamps(1))
-	}
-	verifier, err := verify.NewVerifier(a.root, options...)
-	if err != nil {
-		return nil, fault.New(fault.Refused, "the trusted root cannot be used: %s", err)
-	}
-	var identities []verify.PolicyOption
-	for _, i := range a.Sigstore.Identities {
-		identity, err := verify.NewShortCertificateIdentity(i.Issuer, i.IssuerRegexp, i.Subject, i.SubjectRegexp)
-		if err != nil {
-			return nil, fault.New(fault.Refused, "an identity of the authority cannot be used: %s", err)
-		}
-		identities = append(identities, verify.WithCertificateIdentity(identity))
-	}
-	result, err := verifier.Verify(entity, verify.NewPolicy(verify.WithArtifact(bytes.NewReader(m.signed)), identities...))
-	if err != nil {
-		return nil, fault.New(fault.Refused, "the sigstore signature does not verify: %s", err)
-	}
-	return result, nil
 }
 
 // provenTimes are from the earliest to the latest time at which a log or an authority

@@ -10,13 +10,14 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/root"
 
 	"github.com/holdfastcd/holdfast/internal/trust"
+	"github.com/holdfastcd/holdfast/internal/trust/keyless"
 	"github.com/holdfastcd/holdfast/test/signing"
 )
 
 const forgeIssuer = "https://token.actions.githubusercontent.com"
 
-// keyless trusts a sigstore, and one identity of it.
-func keyless(s *signing.Sigstore) trust.Authority {
+// byIdentity trusts a sigstore, and one identity of it.
+func byIdentity(s *signing.Sigstore) trust.Authority {
 	return trust.Authority{Name: "people", Sigstore: &trust.Sigstore{
 		TrustedRoot: s.TrustedRoot, Identities: []trust.Identity{{Issuer: forgeIssuer, Subject: "ada@example.com"}},
 	}}
@@ -148,7 +149,7 @@ func TestVerifySigstore(t *testing.T) {
 	}
 	for _, tc := range tests {
 		t.Run(tc.reason, func(t *testing.T) {
-			content, by, authority, now := rawCommit(noon, "a change"), ada, keyless(store), judged
+			content, by, authority, now := rawCommit(noon, "a change"), ada, byIdentity(store), judged
 			if tc.by != nil {
 				tc.by(&by)
 			}
@@ -183,7 +184,7 @@ func TestVerifySigstoreFlipped(t *testing.T) {
 	store, content := signing.NewSigstore(t), rawCommit(noon, "a change")
 	good := signing.Commit(t, content, signing.By{Sigstore: store, Subject: "ada@example.com", Issuer: forgeIssuer, At: noon})
 	block, _ := pem.Decode(good)
-	a, err := readAuthority(keyless(store))
+	a, err := readAuthority(byIdentity(store))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,9 +229,9 @@ func mixRoots(t *testing.T, of, other *signing.Sigstore, part string) []byte {
 // authorityPrint is the fingerprint of a sigstore's intermediate certificate.
 func authorityPrint(t *testing.T, s *signing.Sigstore) string {
 	t.Helper()
-	trusted, err := parseTrustedRoot(keyless(s).Sigstore)
+	trusted, err := keyless.New(*byIdentity(s).Sigstore)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return certificateFingerprint(trusted.FulcioCertificateAuthorities()[0].(*root.FulcioCertificateAuthority).Intermediates[0])
+	return certificateFingerprint(trusted.Root().FulcioCertificateAuthorities()[0].(*root.FulcioCertificateAuthority).Intermediates[0])
 }

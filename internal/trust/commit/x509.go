@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sigstore/sigstore-go/pkg/root"
@@ -15,9 +14,6 @@ import (
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/trust"
 )
-
-// skew is by how much clocks may differ.
-const skew = 5 * time.Minute
 
 // verifyCMS finds whose a CMS signature of payload is, as gpgsm and smimesign (an
 // authority with X509) and gitsign (one with Sigstore) make it. Errors: Refused, Limit.
@@ -29,7 +25,7 @@ func verifyCMS(a *authority, payload, armoured []byte, t times) (finding, error)
 	if err := m.covers(payload); err != nil {
 		return finding{}, err
 	}
-	if a.root != nil {
+	if a.keyless != nil {
 		return verifySigstore(m, a, t)
 	}
 	return verifyX509(m, a, t)
@@ -40,7 +36,7 @@ func verifyCMS(a *authority, payload, armoured []byte, t times) (finding, error)
 // of the same authority proves, else whenever the commit can have been made.
 func verifyX509(m *message, a *authority, t times) (finding, error) {
 	proven, at := m.timestamp(a.x509), t.at(t.made)
-	if proven.After(t.now.Add(skew)) {
+	if proven.After(t.now.Add(trust.Skew)) {
 		return finding{}, notYet(proven, t.now)
 	}
 	if !proven.IsZero() {
@@ -68,7 +64,7 @@ func (m *message) finding(chains [][]*x509.Certificate, revoked []trust.Revocati
 			f.fingerprints = append(f.fingerprints, certificateFingerprint(c))
 		}
 		if !slices.ContainsFunc(revoked, func(r trust.Revocation) bool {
-			return slices.ContainsFunc(f.fingerprints, func(own string) bool { return sameFingerprint(r.Fingerprint, own) })
+			return slices.ContainsFunc(f.fingerprints, func(own string) bool { return trust.SameFingerprint(r.Fingerprint, own) })
 		}) {
 			break
 		}
@@ -166,17 +162,6 @@ func (m *message) timestampResponse() []byte {
 		return nil
 	}
 	return response
-}
-
-// sameFingerprint compares a fingerprint as people write it, which is with or without
-// colons and the algorithm before it, to one of certificateFingerprint.
-func sameFingerprint(written, own string) bool {
-	written = strings.ToLower(strings.TrimSpace(written))
-	if _, after, ok := strings.Cut(written, "="); ok { // as openssl writes it
-		written = after
-	}
-	written = strings.ReplaceAll(strings.TrimPrefix(written, "sha256:"), ":", "")
-	return written == strings.TrimPrefix(own, "sha256:")
 }
 
 // certificateNames are the names that a certificate is for: its addresses and URIs, and

@@ -202,7 +202,7 @@ func TestKeyless(t *testing.T) {
 			trust.Sigstore{Identities: []trust.Identity{{Issuer: issuer, SubjectRegexp: `release@example\.com`}}},
 			"authority release",
 		},
-		{"nobody is named", signing.By{}, trust.Sigstore{}, "anybody may have a certificate"},
+		{"nobody is named", signing.By{}, trust.Sigstore{}, "anybody can have a certificate"},
 		{"an issuer is missing", signing.By{}, trust.Sigstore{Identities: []trust.Identity{{Subject: subject}}}, "needs an issuer"},
 	}
 	for i, tc := range tests {

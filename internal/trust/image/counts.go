@@ -5,14 +5,11 @@ import (
 	"encoding/hex"
 	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/trust"
 )
-
-// skew is how far a proven time may lie ahead of our clock.
-const skew = 10 * time.Minute
 
 // fingerprint is how keys and certificates are named: the SHA-256 of their DER.
 func fingerprint(der []byte) string {
@@ -20,18 +17,11 @@ func fingerprint(der []byte) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// plain is a fingerprint without what tools write it with: case, colons, prefix.
-func plain(fingerprint string) string {
-	fingerprint = strings.ToLower(strings.TrimSpace(fingerprint))
-	fingerprint = strings.TrimPrefix(fingerprint, "sha256:")
-	return strings.ReplaceAll(fingerprint, ":", "")
-}
-
 // counts holds a verified signature to the times, revocations and identities of
 // the authority. What has no proven time is judged by now: nobody can say that it
 // was made before a key was lost. Errors: Refused.
 func (a authority) counts(who signer, now time.Time) error {
-	if who.at.After(now.Add(skew)) {
+	if who.at.After(now.Add(trust.Skew)) {
 		return fault.New(fault.Refused, "signed at %s, which is yet to come", stamp(who.at)).
 			WithHint("the clock of this machine, or the one of the log that proves the time, is off")
 	}
@@ -65,7 +55,7 @@ func (a authority) counts(who signer, now time.Time) error {
 // to have signed.
 func (a authority) revoked(who signer) error {
 	for _, r := range a.Revoked {
-		named := func(f string) bool { return plain(f) == plain(r.Fingerprint) }
+		named := func(f string) bool { return trust.SameFingerprint(r.Fingerprint, f) }
 		if !named(who.fingerprint) && !slices.ContainsFunc(who.chain, named) {
 			continue
 		}

@@ -98,6 +98,23 @@ func newJudge(p trust.Policy) judge {
 	return j
 }
 
+// Check reports what is wrong with an authority for images: its keys cannot be read,
+// are too weak, or of a kind that is not supported. Errors: Invalid, Unsupported.
+func Check(a trust.Authority) error {
+	kinds := 0
+	for _, keys := range [][]byte{a.GPG, a.SSH, a.X509, a.Key, a.Notation} {
+		kinds += min(1, len(keys))
+	}
+	if a.Sigstore != nil {
+		kinds++
+	}
+	if kinds > 1 {
+		return fault.New(fault.Invalid, "it has several kinds of keys").WithHint("make an authority of each")
+	}
+	_, err := newAuthority(a)
+	return err
+}
+
 // newAuthority parses the keys of an authority. Errors: Invalid, Unsupported.
 func newAuthority(a trust.Authority) (authority, error) {
 	var v checker
@@ -109,7 +126,7 @@ func newAuthority(a trust.Authority) (authority, error) {
 		v, err = newKey(a.Key)
 	case a.Sigstore != nil:
 		kind = "sigstore"
-		v, err = newKeyless(*a.Sigstore)
+		v, err = newCertified(*a.Sigstore)
 	case len(a.Notation) > 0:
 		kind = "notation"
 		v, err = newNotary(a.Notation)
