@@ -422,7 +422,7 @@ type editor struct {
 func (e *Engine) editOf(s *suspect, news plan.Drift) edit {
 	gvk := s.action.Kind.GVK
 	out := edit{id: s.action.ID, change: audit.Change{
-		Object: nameOf(gvk.Group, gvk.Version, s.action.ID), Operation: "edit", UID: string(s.action.Observed.UID),
+		Object: audit.ObjectName(s.action.ID, gvk.Version), Operation: "edit", UID: string(s.action.Observed.UID),
 	}}
 	target := writes.Target{Group: gvk.Group, Resource: s.action.Kind.Resource, Namespace: s.action.ID.Namespace, Name: s.action.ID.Name}
 	if s.gone {
@@ -519,10 +519,10 @@ func (d edit) people() []audit.Person {
 	var who []audit.Person
 	for _, b := range d.by {
 		for _, user := range b.users {
-			who = append(who, audit.Person{Role: "editor", Name: user, Proven: len(b.users) == 1, By: byAuditLog})
+			who = append(who, audit.Person{Role: audit.RoleEditor, Name: user, Proven: len(b.users) == 1, By: byAuditLog})
 		}
 		if b.query.Manager != "" {
-			who = append(who, audit.Person{Role: "editor", Name: b.query.Manager})
+			who = append(who, audit.Person{Role: audit.RoleEditor, Name: b.query.Manager})
 		}
 	}
 	return who

@@ -362,7 +362,13 @@ func countOps(p plan.Plan) map[string]int {
 
 // record is what an intent is about.
 func (e *Engine) record(spec Spec, st *state, p plan.Plan) *audit.Record {
-	r := &audit.Record{Render: e.renderOf(spec, st)}
+	r := &audit.Record{Render: renderOf(spec, st.trace)}
+	if slices.ContainsFunc(st.desired, func(d plan.Desired) bool { return isSecret(d.ID) }) {
+		// Of a file of Git, the values of a Secret that comes of it could be guessed.
+		for file, digest := range r.Render.Inputs {
+			r.Render.Inputs[file] = keyedDigest(e.Digest([]byte(digest)))
+		}
+	}
 	if st.admission != nil {
 		r.Images = st.admission.images
 	}
@@ -422,8 +428,6 @@ func (st *state) changed(spec Spec, e *Engine, o apply.ObjectResult) audit.Chang
 	return c
 }
 
-func nameOf(_, version string, id object.ID) string { return audit.ObjectName(id, version) }
-
 // digestOf is the digest of an object as it is applied. That of a Secret is keyed,
 // and so are those of all objects of a delivery with variables, which may come from
 // one: nobody can guess values by it.
@@ -439,22 +443,16 @@ func isSecret(id object.ID) bool { return id.Group == "" && id.Kind == "Secret" 
 
 func keyedDigest(sum [32]byte) string { return "hmac-sha256:" + hex.EncodeToString(sum[:]) }
 
-// renderOf is what was rendered, from what. Digests of files are keyed where Secrets
-// come of any of them: as files of Git have it, their values could be guessed.
-func (e *Engine) renderOf(spec Spec, st *state) *audit.Render {
+// renderOf is what was rendered, from what.
+func renderOf(spec Spec, trace tree.Trace) *audit.Render {
 	r := &audit.Render{Tool: string(spec.Render.Tool), Path: spec.Render.Path, Inputs: map[string]string{}}
-	secret := slices.ContainsFunc(st.desired, func(d plan.Desired) bool { return isSecret(d.ID) })
-	for _, read := range st.trace {
+	for _, read := range trace {
 		switch {
 		case read.Op != tree.OpFile:
 		case len(r.Inputs) == maxInputs:
 			r.More++
 		default:
-			digest := read.Digest.String()
-			if secret {
-				digest = keyedDigest(e.Digest([]byte(digest)))
-			}
-			r.Inputs[read.Path] = digest
+			r.Inputs[read.Path] = read.Digest.String()
 		}
 	}
 	return r

@@ -97,8 +97,8 @@ type finder struct {
 
 // entry looks at what one manager owns.
 func (f *finder) entry(m metav1.ManagedFieldsEntry) {
-	if m.FieldsV1 == nil || m.Subresource == "status" || m.Subresource == "scale" || own(m, f.Manager) && (f.Desired == nil || !f.Moved) {
-		return // who scales what the source leaves open does what it is for
+	if m.FieldsV1 == nil || m.Subresource == "status" || own(m, f.Manager) && (f.Desired == nil || !f.Moved) {
+		return
 	}
 	fields, err := object.ParseOwned(m.FieldsV1.GetRawBytes())
 	if err != nil {
@@ -129,6 +129,9 @@ func (f *finder) field(p object.Path, m metav1.ManagedFieldsEntry) {
 			}
 			return
 		}
+	}
+	if m.Subresource == "scale" {
+		return // who scales what the source leaves open does what it is for
 	}
 	if own(m, f.Manager) { // our own apply removes it
 		f.note(&f.drift.Added, f.trim(p), m)

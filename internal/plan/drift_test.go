@@ -218,3 +218,33 @@ func TestFleetingKinds(t *testing.T) {
 		t.Error("Jobs go by themselves, Deployments do not")
 	}
 }
+
+func TestDriftScaled(t *testing.T) {
+	tests := []struct {
+		name, desired string
+		moved         bool
+		want          []string
+		reason        string
+	}{
+		{
+			name: "replicas of the source", desired: "replicas: 2, ", moved: true, want: []string{"~ spec.replicas by kubectl"},
+			reason: "kubectl scale is the edit that people make first, and it is reverted: who made it is told",
+		},
+		{name: "replicas that the source leaves open", moved: true, reason: "that is what scale is for"},
+		{name: "nobody touched what is ours", desired: "replicas: 2, ", reason: "an autoscaler of something else"},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			text := func(replicas string) string {
+				return `{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: shop}, spec: {` + replicas + `paused: false}}`
+			}
+			d := plan.FindDrift(plan.Scene{
+				Live:    live(t, text("replicas: 7, "), `{"f:spec":{"f:paused":{}}}`, theirs{"kubectl", "scale", `{"f:spec":{"f:replicas":{}}}`}),
+				Desired: parse(t, text(tc.desired)), Manager: driftManager, Moved: tc.moved,
+			})
+			if diff := cmp.Diff(tc.want, showDrift(d)); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", tc.reason, diff)
+			}
+		})
+	}
+}

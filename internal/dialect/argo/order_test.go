@@ -12,6 +12,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/object"
+	"github.com/holdfastcd/holdfast/internal/source"
 )
 
 func ordered(t *testing.T, op api.Operation, change ...func(*api.Application)) (*api.Application, *order, error) {
@@ -139,6 +140,20 @@ func TestOrderIsPinned(t *testing.T) {
 	}
 	if _, o, _ := ordered(t, op, begun); o.target != commitA || !o.pinned {
 		t.Errorf("got %+v", o)
+	}
+	app, o, _ := ordered(t, op, begun)
+	for _, tc := range []struct{ reason, target, want string }{
+		{"the status names the commit, and nobody asked for an older one than the branch had", "main", "main"},
+		{"the default branch", "", "HEAD"},
+		{"who asks for a commit by its id may go back", commitA, ""},
+	} {
+		app.Spec.Source.TargetRevision = tc.target
+		if got := o.found(source.Revision{Commit: commitA}, app).Ref(); got != tc.want {
+			t.Errorf("%s: got %q", tc.reason, got)
+		}
+	}
+	if got := (*order)(nil).found(source.Revision{Commit: commitA}, app).Ref(); got != "" {
+		t.Errorf("nothing is ordered: got %q", got)
 	}
 	if _, o, _ := ordered(t, api.Operation{Sync: &api.SyncOperation{Prune: true}}, begun); o.target != "" {
 		t.Errorf("another order goes on with the last one's commit: %+v", o)

@@ -99,6 +99,10 @@ func TestFrozenRef(t *testing.T) {
 		if got := frozenRef(repo); got != tc.want {
 			t.Errorf("%s: got %+v", tc.reason, got)
 		}
+		r := source.Revision{Commit: tc.want.Commit, Branch: tc.want.Branch}
+		if byID := frozen(repo, r).Ref() == ""; byID != (RefOf(repo).Commit != "") {
+			t.Errorf("%s: who writes a status has asked for no older commit: found by the id alone: %t", tc.reason, byID)
+		}
 	}
 }
 
