@@ -147,8 +147,9 @@ func (v *verification) keptHead() (head, error) {
 			break
 		}
 	}
-	if err != nil {
-		return head{}, err
+	if err != nil { // that says nothing about the log
+		return head{}, fault.New(fault.Refused, "%s cannot be compared with: %s", name, fault.From(err).Msg).
+			WithHint("give what audit checkpoint printed, and the key of that time").Because(err)
 	}
 	if kept.Size > v.signed.Size {
 		return head{}, damaged(checkpointName, "the log is signed up to entry %d, the checkpoint kept elsewhere up to %d: the log was cut, or is an older copy", v.signed.Size, kept.Size)

@@ -247,7 +247,7 @@ func TestAgainst(t *testing.T) {
 	if _, err := verifyMemory(rewritten, kept[0]); err == nil || !strings.Contains(err.Error(), "rewritten") {
 		t.Errorf("a log that was rewritten and signed again is told: %v", err)
 	}
-	if _, err := verifyMemory(old, []byte("no checkpoint")); fault.KindOf(err) != fault.Invalid {
+	if _, err := verifyMemory(old, []byte("no checkpoint")); fault.KindOf(err) != fault.Refused {
 		t.Errorf("%v", err)
 	}
 }

@@ -159,26 +159,7 @@ func (p *process) manage() (err error) {
 	if p.events, p.endEvents, err = newEvents(p.Config, p.manager.GetScheme()); err != nil {
 		return err
 	}
-	p.renders = &renderings{}
-	fair := render.NewFair(p.renders.of(render.New(p.workers)), p.renders.of(render.New(p.patient)))
-	cache := render.NewCache(fair.In, renderCacheBytes)
-	engine := delivery.New(delivery.Options{
-		Renderer: func(id delivery.ID) render.Renderer { return cache.In(id.String()) },
-		Cluster:  p.cluster,
-		Memory:   p.store,
-		Digest:   p.store.Digest,
-		Clock:    time.Now,
-		Log:      p.Log,
-		Alive:    p.alive,
-		Commits:  commit.New(commit.Options{Clock: time.Now, Log: p.Log}),
-		Images:   image.New(image.Options{Clock: time.Now, Log: p.Log, AllowLinkLocal: p.AllowLinkLocal}),
-		Judged:   p.judged,
-		Audit:    p.audit,
-		Editors:  p.editors(),
-	})
-	if p.writes != nil {
-		p.writes.OnNote(engine.Named)
-	}
+	engine := p.engine()
 	p.observed = &observations{clock: time.Now}
 	p.hub = source.NewHub(p.git, time.Now)
 	env := &dialect.Env{
@@ -216,6 +197,31 @@ func (p *process) manage() (err error) {
 	}
 	engine.OnEvent(router.Notify)
 	return nil
+}
+
+// engine makes the engine with all that it is joined from.
+func (p *process) engine() *delivery.Engine {
+	p.renders = &renderings{}
+	fair := render.NewFair(p.renders.of(render.New(p.workers)), p.renders.of(render.New(p.patient)))
+	cache := render.NewCache(fair.In, renderCacheBytes)
+	engine := delivery.New(delivery.Options{
+		Renderer: func(id delivery.ID) render.Renderer { return cache.In(id.String()) },
+		Cluster:  p.cluster,
+		Memory:   p.store,
+		Digest:   p.store.Digest,
+		Clock:    time.Now,
+		Log:      p.Log,
+		Alive:    p.alive,
+		Commits:  commit.New(commit.Options{Clock: time.Now, Log: p.Log}),
+		Images:   image.New(image.Options{Clock: time.Now, Log: p.Log, AllowLinkLocal: p.AllowLinkLocal}),
+		Judged:   p.judged,
+		Audit:    p.audit,
+		Editors:  p.editors(),
+	})
+	if p.writes != nil {
+		p.writes.OnNote(engine.Named)
+	}
+	return engine
 }
 
 // alive reports whether a delivery, named as marks name it, still exists.

@@ -86,7 +86,7 @@ func (e *Engine) notice(ctx context.Context, spec Spec, st *state, p plan.Plan) 
 		if err := e.look(ctx, spec, st, suspects); err != nil {
 			return err
 		}
-		e.tellDrift(spec, st, suspects)
+		e.tellDrift(ctx, spec, st, suspects)
 	}
 	if !spec.strict() {
 		return nil
@@ -102,9 +102,8 @@ func (s Spec) strict() bool {
 // suspect returns an action's object if others may have changed it in a way that was
 // not looked at yet.
 func (e *Engine) suspect(spec Spec, st *state, a *plan.Action) *suspect {
-	d := a.Desired
 	known, ok := st.prints[a.ID]
-	if d == nil || !ok || d.Loose || d.Treatment.IfNotPresent {
+	if !ok || !held(a.Desired) {
 		return nil
 	}
 	n := st.notices[a.ID]
@@ -112,10 +111,10 @@ func (e *Engine) suspect(spec Spec, st *state, a *plan.Action) *suspect {
 	if !there {
 		return missed(a, n)
 	}
-	if a.Op != plan.Keep && a.Op != plan.Leave && !a.Op.Applies() {
+	if !keeps(a.Op) {
 		return nil
 	}
-	now, _ := record.Fingerprint(spec.Profile.FieldManager, d.Digest)
+	now, _ := record.Fingerprint(spec.Profile.FieldManager, a.Desired.Digest)
 	s := &suspect{action: a, print: now, moved: now.UID != known.UID || now.Ours != known.Ours}
 	s.old = s.moved && n != nil && n.uid == now.UID && n.ours == now.Ours
 	if s.moved && !s.old {
@@ -130,6 +129,12 @@ func (e *Engine) suspect(spec Spec, st *state, a *plan.Action) *suspect {
 	}
 	return s
 }
+
+// held reports whether an object is held to what is desired, so that changes by others count.
+func held(d *plan.Desired) bool { return d != nil && !d.Loose && !d.Treatment.IfNotPresent }
+
+// keeps reports whether an object is desired after an operation.
+func keeps(op plan.Op) bool { return op == plan.Keep || op == plan.Leave || op.Applies() }
 
 // missed returns the object of an action that somebody deleted, unless that was told.
 func missed(a *plan.Action, n *notice) *suspect {
@@ -275,7 +280,7 @@ func (s *suspect) guess(e *Engine, spec Spec) {
 }
 
 // tellDrift notes what was found, and tells what is news of it.
-func (e *Engine) tellDrift(spec Spec, st *state, suspects []*suspect) {
+func (e *Engine) tellDrift(ctx context.Context, spec Spec, st *state, suspects []*suspect) {
 	var found []edit
 	for _, s := range suspects {
 		if s.action == nil {
@@ -289,7 +294,7 @@ func (e *Engine) tellDrift(spec Spec, st *state, suspects []*suspect) {
 	if len(found) == 0 {
 		return
 	}
-	e.recordEdits(spec, st, found, "")
+	e.recordEdits(ctx, spec, st, found, "")
 	for i, f := range found {
 		if i == maxAlerts {
 			st.alerts = append(st.alerts, Alert{AlertDrift, fmt.Sprintf("%d more objects were changed by others", len(found)-i)})
@@ -496,10 +501,20 @@ func (d edit) who() string {
 	return few(names)
 }
 
-// recordEdits writes one entry for all that a pass found.
-func (e *Engine) recordEdits(spec Spec, st *state, found []edit, reason string) {
+// recordEdits writes one entry for all that a pass found, and waits for it: it stands
+// before the intent to revert. If it cannot be written the intent cannot either, and
+// nothing is reverted; the entry is tried again behind.
+func (e *Engine) recordEdits(ctx context.Context, spec Spec, st *state, found []edit, remark string) {
 	entry := e.entry(spec, st, audit.Drift)
-	entry.Reason, entry.Who = reason, nil // who made the revision has not made the change
+	entry.Who = nil // who made the revision has not made the change
+	var told []string
+	if remark != "" {
+		told = append(told, remark)
+	}
+	for _, f := range found {
+		told = append(told, f.text())
+	}
+	entry.Reason = few(told)
 	record := &audit.Record{}
 	for _, f := range found {
 		record.Objects = append(record.Objects, f.change)
@@ -510,7 +525,9 @@ func (e *Engine) recordEdits(spec Spec, st *state, found []edit, reason string) 
 		}
 	}
 	entry.Counts = map[string]int{"edited": len(found)}
-	e.Audit.Later(entry, record)
+	if _, err := e.Audit.Append(ctx, entry, record); err != nil {
+		e.Audit.Later(entry, record)
+	}
 }
 
 // people are the editors as the audit log names them. A field manager is a claim; a user
@@ -556,7 +573,7 @@ func (e *Engine) await(spec Spec, st *state, found []edit) {
 }
 
 // identify tells of edits whose user has become known since.
-func (e *Engine) identify(spec Spec, st *state) {
+func (e *Engine) identify(ctx context.Context, spec Spec, st *state) {
 	if len(st.unnamed) == 0 {
 		return
 	}
@@ -570,7 +587,7 @@ func (e *Engine) identify(spec Spec, st *state) {
 		return now.After(u.until)
 	})
 	for _, f := range found {
-		e.recordEdits(spec, st, []edit{f}, "the API server's audit log names who made an edit that is recorded before")
+		e.recordEdits(ctx, spec, st, []edit{f}, "the API server's audit log names who made an edit that is recorded before")
 		st.alerts = append(st.alerts, Alert{AlertDrift, f.text()})
 	}
 	e.mu.Lock()

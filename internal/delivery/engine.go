@@ -126,7 +126,7 @@ func (e *Engine) unstick() {
 // is told in the report, never as a panic or a half-made inventory.
 func (e *Engine) Deliver(ctx context.Context, spec Spec) Report {
 	st := e.state(spec.ID)
-	e.identify(spec, st)
+	e.identify(ctx, spec, st)
 	report := e.deliver(ctx, spec, st)
 	report.Alerts, st.alerts = st.alerts, nil
 	e.judged(spec, st, report)

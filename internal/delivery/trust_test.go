@@ -296,7 +296,7 @@ func TestWhatIsRecorded(t *testing.T) {
 
 	w.edit("a", "9")
 	w.until("revert", func(r delivery.Report) bool { return len(r.Changed()) == 1 })
-	same(t, "drift that is undone", []string{"revert", "outcome delivered"}, w.log.told())
+	same(t, "drift that is undone", []string{"drift", "revert", "outcome delivered"}, w.log.told())
 
 	w.push(first, "kind: {")
 	for range 3 {

@@ -122,8 +122,8 @@ func summary(report delivery.Report) string {
 // for a word: its value is the digest that the resource's condition names.
 const AnnotationConfirm = plan.ConfirmAnnotation
 
-// AnnotationStrict: "true" on the resource of a delivery removes from its objects what
-// others add to them.
+// AnnotationStrict on the resource of a delivery, if "true", removes from its objects
+// what others add to them.
 const AnnotationStrict = "holdfast.dev/strict"
 
 // Strict reads [AnnotationStrict] from a resource's annotations. It fails with Invalid

@@ -172,7 +172,7 @@ func TestAuditOfADelivery(t *testing.T) {
 	// Nothing on the object tells that it was seen.
 	delivery := "Kustomization/" + ns + "/app"
 	var told []string
-	want := "outcome delivered, outcome delivered, revert, suspend, sync, untouched"
+	want := "drift, outcome delivered, outcome delivered, revert, suspend, sync, untouched"
 	poll(t, func() bool {
 		told = nil
 		for e, err := range w.main.recorded(t) {
@@ -182,7 +182,7 @@ func TestAuditOfADelivery(t *testing.T) {
 				told = append(told, strings.TrimSpace(string(e.Action)+" "+e.Result))
 			}
 		}
-		return len(told) == 6
+		return len(told) == 7
 	})
 	slices.Sort(told) // an outcome may come behind the next intent; it names its own
 	if got := strings.Join(told, ", "); got != want {

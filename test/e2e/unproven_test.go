@@ -23,12 +23,18 @@ func TestWhatCannotBeProven(t *testing.T) {
 		reason, policy string
 		says           []string
 	}{
-		"registry is down": {"nobody listens there", fmt.Sprintf("  images: {authorities: [{name: release, key: {inline: %q}}]}\n", key.Public),
-			[]string{"127.0.0.1:1", "cannot be reached"}},
-		"missing key": {"the ConfigMap was not made", "  commits: {authorities: [{name: me, ssh: {configMapRef: {namespace: default, name: no-such, key: keys}}}]}\n",
-			[]string{"ConfigMap default/no-such does not exist; create it"}},
-		"unknown algorithm": {"it is a key for agreement, not for signatures", fmt.Sprintf("  images: {authorities: [{name: release, key: {inline: %q}}]}\n", exchange),
-			[]string{"kind that is not known"}},
+		"registry is down": {
+			"nobody listens there", fmt.Sprintf("  images: {authorities: [{name: release, key: {inline: %q}}]}\n", key.Public),
+			[]string{"127.0.0.1:1", "cannot be reached"},
+		},
+		"missing key": {
+			"the ConfigMap was not made", "  commits: {authorities: [{name: me, ssh: {configMapRef: {namespace: default, name: no-such, key: keys}}}]}\n",
+			[]string{"ConfigMap default/no-such does not exist; create it"},
+		},
+		"unknown algorithm": {
+			"it is a key for agreement, not for signatures", fmt.Sprintf("  images: {authorities: [{name: release, key: {inline: %q}}]}\n", exchange),
+			[]string{"kind that is not known"},
+		},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
