@@ -27,6 +27,8 @@ type fight struct {
 	wait    time.Duration // the last back-off; 0 when at peace
 	until   time.Time     // no revert before this
 
+	holding bool // the pass under way leaves the object to the other side
+
 	by     string   // the field manager on the other side
 	fields []string // that it changes; nil until somebody looked
 }
@@ -58,6 +60,17 @@ func (f *fight) hold(now time.Time) time.Duration {
 	return f.until.Sub(now)
 }
 
+// pause ends a pass and returns how long the next revert must wait; 0 if there is nothing
+// to wait for. What was held is tried again also if its time was up before the pass was.
+func (f *fight) pause(now time.Time) time.Duration {
+	wait := f.hold(now)
+	if f.holding {
+		wait = max(wait, time.Millisecond)
+	}
+	f.holding = false
+	return wait
+}
+
 // holdFights turns reverts of objects in a fight into waiting. Each time that one
 // begins to wait, the object is looked at once, to name what the fight is about.
 func (e *Engine) holdFights(ctx context.Context, spec Spec, p plan.Plan, st *state) {
@@ -72,7 +85,7 @@ func (e *Engine) holdFights(ctx context.Context, spec Spec, p plan.Plan, st *sta
 			if f.fields == nil {
 				e.inspect(ctx, spec, a, f)
 			}
-			a.Op, a.Reason = plan.Leave, f.story()
+			a.Op, a.Reason, f.holding = plan.Leave, f.story(), true
 		}
 	}
 }

@@ -49,3 +49,27 @@ func TestFightSlowRevertsArePeace(t *testing.T) {
 		t.Error("no fight holds nothing")
 	}
 }
+
+func TestPause(t *testing.T) {
+	now := time.Unix(1000, 0)
+	tests := map[string]struct {
+		reason string
+		fight  fight
+		want   time.Duration
+	}{
+		"at peace":         {"nothing is waited for", fight{}, 0},
+		"held":             {"the next revert waits for the back-off", fight{holding: true, until: now.Add(time.Second)}, time.Second},
+		"held, time is up": {"a back-off that ends while the pass runs must not leave the object for ever", fight{holding: true, until: now}, time.Millisecond},
+		"backs off":        {"what was not held this time is looked at when its time is up", fight{until: now.Add(time.Second)}, time.Second},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := tc.fight.pause(now); got != tc.want {
+				t.Errorf("%s: %s, want %s", tc.reason, got, tc.want)
+			}
+			if tc.fight.holding {
+				t.Error("the next pass decides anew")
+			}
+		})
+	}
+}

@@ -44,7 +44,7 @@ func (e *Engine) report(spec Spec, st *state, p plan.Plan, res apply.Result) Rep
 	r.Objects = make([]Object, 0, len(res.Objects))
 	for _, o := range res.Objects {
 		told := e.tell(spec, o)
-		if f := st.fights[told.ID]; told.Outcome == Left && f.hold(now) > 0 {
+		if f := st.fights[told.ID]; told.Outcome == Left && f != nil && f.holding {
 			told.Contested, told.By, told.Fields = true, f.by, f.fields
 		}
 		r.Objects = append(r.Objects, told)
@@ -60,7 +60,7 @@ func (e *Engine) report(spec Spec, st *state, p plan.Plan, res apply.Result) Rep
 	}
 	r.RetryAfter = st.again
 	for _, f := range st.fights {
-		if wait := f.hold(now); wait > 0 && (r.RetryAfter == 0 || wait < r.RetryAfter) {
+		if wait := f.pause(now); wait > 0 && (r.RetryAfter == 0 || wait < r.RetryAfter) {
 			r.RetryAfter = wait
 		}
 	}
