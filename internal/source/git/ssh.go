@@ -84,6 +84,10 @@ func handshake(ctx context.Context, conn net.Conn, address string, config *ssh.C
 	if !stop() {
 		return nil, ctx.Err()
 	}
+	if errors.Is(err, net.ErrClosed) { // by the end of the context, of which this one is about to hear
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	if err != nil {
 		_ = conn.Close()
 		return nil, sshError(err, address)
