@@ -61,8 +61,8 @@ func TestObserveWithoutRights(t *testing.T) {
 		}
 	}
 	maps.Copy(before, versions())
-	observer.awaitObserved(t, `"kind": "Application"`)
-	observer.awaitObserved(t, `"kind": "Kustomization"`)
+	observer.awaitObserved(t, `"name": "`+ns+`"`)
+	observer.awaitObserved(t, `"namespace": "`+ns+`"`)
 	observer.awaitObserved(t, `"data.value"`)
 
 	w.says(t, 2, "holdfast install --takeover", "takeover", "app/"+ns, "--no-preview", "--yes")
@@ -76,10 +76,10 @@ func TestObserveWithoutRights(t *testing.T) {
 
 	// What is gone, or paused, is not observed any more.
 	w.says(t, 0, "suspended", "suspend", "ks/app", "-n", ns)
-	observer.awaitNotObserved(t, `"kind": "Kustomization"`)
+	observer.awaitNotObserved(t, `"namespace": "`+ns+`"`)
 	w.patch(t, applications, argocd, ns, `{"metadata":{"finalizers":null}}`)
 	must(t, w.cluster.Dynamic().Resource(applications).Namespace(argocd).Delete(t.Context(), ns, metav1.DeleteOptions{}))
-	observer.awaitNotObserved(t, `"kind": "Application"`)
+	observer.awaitNotObserved(t, `"name": "`+ns+`"`)
 }
 
 // awaitNotObserved polls until something is not told any more.
