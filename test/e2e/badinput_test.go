@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -138,21 +139,32 @@ func TestBadInput(t *testing.T) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			ns := w.tenant(t)
-			repo := w.repository(t, map[string]string{"app/config.yaml": goodInput, "next/config.yaml": configMap("neighbour", "one")})
-			head, err := repo.Head()
-			must(t, err)
-			w.flux(t, ns, repo.URL(), "./app")
-			w.apply(t, neighbour(ns))
-			w.cluster.Await(t, kustomizations, ns, "app", "to be applied", appliedAt(head))
-			bad := commit(t, repo, append(tc.files, gitserver.Put("next/config.yaml", configMap("neighbour", "two")))...)
-			w.main.push(t, repo)
-			w.cluster.Await(t, kustomizations, ns, "app", "to say why it refuses: "+tc.reason, says("Ready", append(tc.flux, "False ")...))
-			w.cluster.Await(t, harness.ConfigMaps, ns, "settings", "to be in its last good state", has("data.value", "good"))
-			w.cluster.Await(t, kustomizations, ns, "next", "to go on", appliedAt(bad))
-			w.cluster.Await(t, harness.ConfigMaps, ns, "neighbour", "to go on", has("data.value", "two"))
+			w.refusedAlone(t, tc.reason, tc.files, "", tc.flux)
 		})
 	}
+}
+
+// refusedAlone delivers what is good, then commits files and, if spec is not empty, changes
+// the Kustomization: it must say all of want and keep its last good state, and the
+// Kustomization beside it must go on.
+func (w *world) refusedAlone(t *testing.T, reason string, files []gitserver.Change, spec string, want []string) {
+	t.Helper()
+	ns := w.tenant(t)
+	repo := w.repository(t, map[string]string{"app/config.yaml": goodInput, "next/config.yaml": configMap("neighbour", "one")})
+	head, err := repo.Head()
+	must(t, err)
+	w.flux(t, ns, repo.URL(), "./app")
+	w.apply(t, neighbour(ns))
+	w.cluster.Await(t, kustomizations, ns, "app", "to be applied", appliedAt(head))
+	bad := commit(t, repo, append(slices.Clone(files), gitserver.Put("next/config.yaml", configMap("neighbour", "two")))...)
+	if spec != "" {
+		w.patch(t, kustomizations, ns, "app", `{"spec":`+spec+`}`)
+	}
+	w.main.push(t, repo)
+	w.cluster.Await(t, kustomizations, ns, "app", "to say why it refuses: "+reason, says("Ready", append(slices.Clone(want), "False ")...))
+	w.cluster.Await(t, harness.ConfigMaps, ns, "settings", "to be in its last good state", has("data.value", "good"))
+	w.cluster.Await(t, kustomizations, ns, "next", "to go on", appliedAt(bad))
+	w.cluster.Await(t, harness.ConfigMaps, ns, "neighbour", "to go on", has("data.value", "two"))
 }
 
 // TestBadInputOfApplications sends them by way of Argo CD's resources.

@@ -153,22 +153,7 @@ func TestHostileKustomizations(t *testing.T) {
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			ns := w.tenant(t)
-			repo := w.repository(t, map[string]string{"app/config.yaml": configMap("settings", "good"), "next/config.yaml": configMap("neighbour", "one")})
-			head, err := repo.Head()
-			must(t, err)
-			w.flux(t, ns, repo.URL(), "./app")
-			w.apply(t, neighbour(ns))
-			w.cluster.Await(t, kustomizations, ns, "app", "to be applied", appliedAt(head))
-			bad := commit(t, repo, append(tc.files, gitserver.Put("next/config.yaml", configMap("neighbour", "two")))...)
-			if tc.spec != "" {
-				w.patch(t, kustomizations, ns, "app", `{"spec":`+tc.spec+`}`)
-			}
-			w.main.push(t, repo)
-			w.cluster.Await(t, kustomizations, ns, "app", "to say why it refuses: "+tc.reason, says("Ready", append(tc.want, "False ")...))
-			w.cluster.Await(t, harness.ConfigMaps, ns, "settings", "to be in its last good state", has("data.value", "good"))
-			w.cluster.Await(t, kustomizations, ns, "next", "to go on", appliedAt(bad))
-			w.cluster.Await(t, harness.ConfigMaps, ns, "neighbour", "to go on", has("data.value", "two"))
+			w.refusedAlone(t, tc.reason, tc.files, tc.spec, tc.want)
 		})
 	}
 }

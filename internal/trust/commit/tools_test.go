@@ -25,7 +25,7 @@ func TestGitWithGpgsm(t *testing.T) {
 	}
 	for _, tool := range []string{"gpgsm", "gpgconf", "openssl"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is not installed", tool)
+			t.Fatalf("%s is not installed: make signing-tools", tool)
 		}
 	}
 	dir := newGpgsmHome(t)
