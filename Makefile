@@ -22,7 +22,7 @@ help: ## List the targets
 
 .PHONY: build
 build: ## Build bin/holdfast
-	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/holdfast ./cmd/holdfast
+	CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/holdfast ./cmd/holdfast
 
 .PHONY: devcluster
 devcluster: ## Build the throw-away Kubernetes control plane (first time: about 6 minutes)

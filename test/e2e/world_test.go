@@ -84,7 +84,7 @@ func build(cluster *harness.Cluster) (*world, error) {
 		return nil, err
 	}
 	w := &world{cluster: cluster, binary: filepath.Join(dir, "holdfast"), kubeconfig: filepath.Join(dir, "kubeconfig")}
-	if out, err := exec.Command("go", "build", "-o", w.binary, "github.com/holdfastcd/holdfast/cmd/holdfast").CombinedOutput(); err != nil {
+	if out, err := compile(w.binary).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build holdfast: %w\n%s", err, out)
 	}
 	if w.kube, err = kubernetes.NewForConfig(cluster.Config()); err != nil {
@@ -102,6 +102,13 @@ func build(cluster *harness.Cluster) (*world, error) {
 	w.data = filepath.Join(dir, "data")
 	w.main, err = w.startController(w.data)
 	return w, err
+}
+
+// compile is how `make build` makes the binary.
+func compile(binary string) *exec.Cmd {
+	cmd := exec.Command("go", "build", "-o", binary, "github.com/holdfastcd/holdfast/cmd/holdfast")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	return cmd
 }
 
 // restart puts the controller that the tests share back after a test that ended it.
