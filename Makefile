@@ -45,8 +45,15 @@ signing-tools: ## Check for what tests sign commits with; where there is apt and
 	fi; \
 	test -z "$$missing" || { echo "the tests sign commits with real tools, and these are missing:$$missing (on Debian: apt install git gnupg gpgsm openssl openssh-client)"; exit 1; }
 
+.PHONY: audit-tools
+audit-tools: ## Check for MariaDB, on which tests put audit logs, and build the servers of buckets (first time: about 3 minutes)
+	@command -v mariadbd >/dev/null || test -x /usr/sbin/mariadbd || { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends mariadb-server >/dev/null; }; \
+	command -v mariadbd >/dev/null || test -x /usr/sbin/mariadbd || { echo "the tests put audit logs on MariaDB, which is missing (on Debian: apt install mariadb-server)"; exit 1; }
+	cd test/buckets && CGO_ENABLED=0 $(GO) build -ldflags='-s -w' -o /dev/null .
+
 .PHONY: test
-test: signing-tools lint devcluster signer ## Lint, then all tests with the race detector; end-to-end ones on a real API server
+test: signing-tools audit-tools lint devcluster signer ## Lint, then all tests with the race detector; end-to-end ones on a real API server
 	CGO_ENABLED=0 $(GO) -C devcluster test ./cmd/devcluster ./internal/...
 	$(GO) test -race -timeout 20m ./...
 
@@ -77,6 +84,10 @@ audit-kill: ## The audit log, killed 200 times at random moments under load
 .PHONY: audit-scale
 audit-scale: ## The audit log with a million entries: throughput, room, opening, proofs (about 10 minutes)
 	HOLDFAST_AUDIT_ENTRIES=1000000 $(GO) test -count 1 -v -timeout 60m -run '^TestScale$$' ./internal/audit
+
+.PHONY: audit-latency
+audit-latency: audit-tools ## How long an entry waits on S3 and MySQL of this machine
+	HOLDFAST_AUDIT_ENTRIES=1000 $(GO) test -count 1 -v -run '^Test$$/^Latency$$' ./internal/audit/bucket/s3
 
 .PHONY: audit-cost
 audit-cost: devcluster ## What the audit log adds to a sync on a real API server

@@ -5,7 +5,8 @@
 //
 // The files under crds are generated from Go types: those of api, and those
 // that the Flux project publishes. `make generate` writes them, and a test is red
-// while they are older than their types.
+// while they are older than their types. What is under shared is written by hand, for
+// kinds that are another project's.
 package deploy
 
 import (
@@ -16,6 +17,7 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -37,6 +39,7 @@ const (
 	tenantRole      = "holdfast-tenant"
 	kindNamespace   = "Namespace"
 	kindDeployment  = "Deployment"
+	kindRole        = "Role"
 	kindRoleBinding = "RoleBinding"
 	kindClusterRole = "ClusterRole"
 	kindClusterBind = "ClusterRoleBinding"
@@ -44,7 +47,7 @@ const (
 
 //go:generate go test . -run=TestGenerated -update
 
-//go:embed crds/*.yaml manifests/*.yaml permissive/*.yaml
+//go:embed crds/*.yaml shared/*.yaml manifests/*.yaml permissive/*.yaml
 var files embed.FS
 
 // Options are the choices that an installation leaves to whoever makes it. The zero
@@ -72,14 +75,35 @@ type Options struct {
 	// Takeover observes too, and delivers what is taken over from the peer, resource by
 	// resource: the rights are those of a whole installation.
 	Takeover bool
+	// SealingKeys are the namespaces, beside Namespace, with keys of SealedSecrets that
+	// Holdfast opens; none: it looks into that of the stock controller, as far as it may.
+	SealingKeys []string
 	// Args are further arguments of the controller.
 	Args []string
 }
 
+// SealedSecrets is the definition of SealedSecrets. Where there is one, it is never replaced.
+const SealedSecrets = "sealedsecrets.bitnami.com"
+
 // CRDs returns the definitions of the kinds that Holdfast serves, ordered by name. The
 // caller owns them. An error is a defect of this package.
 func CRDs() ([]*unstructured.Unstructured, error) {
-	return read("crds")
+	own, err := read("crds")
+	if err != nil {
+		return nil, err
+	}
+	shared, err := read("shared")
+	all := append(own, shared...)
+	slices.SortStableFunc(all, func(a, b *unstructured.Unstructured) int {
+		return strings.Compare(groupFirst(a.GetName()), groupFirst(b.GetName()))
+	})
+	return all, err
+}
+
+// groupFirst turns plural.group into group_plural, as the files are named.
+func groupFirst(name string) string {
+	plural, group, _ := strings.Cut(name, ".")
+	return group + "_" + plural
 }
 
 // Manifests returns the objects of Holdfast itself with o applied, in the order in
@@ -101,7 +125,7 @@ func Manifests(o Options) ([]*unstructured.Unstructured, error) {
 			return nil, err
 		}
 	}
-	return o.bindTenants(o.needed(objs)), nil
+	return o.bindTenants(o.bindSealingKeys(o.needed(objs))), nil
 }
 
 // YAML renders objects as one stream of documents, in the order given.
@@ -122,7 +146,7 @@ func (o Options) validate() error {
 	if o.Observe && o.Takeover {
 		return fault.New(fault.Invalid, "--observe has no right to take anything over").WithHint("give --observe or --takeover")
 	}
-	for _, ns := range append([]string{o.Namespace}, o.Tenants...) {
+	for _, ns := range slices.Concat([]string{o.Namespace}, o.Tenants, o.SealingKeys) {
 		if len(validation.IsDNS1123Label(ns)) > 0 {
 			return fault.New(fault.Invalid, "%q is not a name for a namespace", ns).
 				WithHint("lower case letters, digits and -, 63 at most")
@@ -151,14 +175,23 @@ func (o Options) read() ([]*unstructured.Unstructured, error) {
 	return append(append(objs[:last:last], more...), objs[last]), nil
 }
 
-// auditKey is the role by which the key of the audit log is made as a Secret.
-const auditKey = "holdfast-audit-key"
+// sealingKeys is the role by which the keys of SealedSecrets are read and made.
+const sealingKeys = "holdfast-sealing-keys"
 
-// needed leaves out the claim for the audit log where another is named, and the right
-// to make its key for who may write nothing: that lies beside the log then.
+// auditKey is the role by which the key of the audit log is made as a Secret,
+// sealedSecrets the one that lets those who may write Secrets write sealed ones.
+const (
+	auditKey      = "holdfast-audit-key"
+	sealedSecrets = "holdfast-sealedsecrets"
+)
+
+// needed leaves out the claim for the audit log where another is named; for who may write
+// nothing also the right to make its key, which lies beside the log then, and what
+// tenants of a cluster that somebody else delivers to have already.
 func (o Options) needed(objs []*unstructured.Unstructured) []*unstructured.Unstructured {
 	return slices.DeleteFunc(objs, func(obj *unstructured.Unstructured) bool {
-		return o.AuditClaim != "" && obj.GetKind() == "PersistentVolumeClaim" || o.Observe && obj.GetName() == auditKey
+		return o.AuditClaim != "" && obj.GetKind() == "PersistentVolumeClaim" ||
+			o.Observe && (obj.GetName() == auditKey || obj.GetName() == sealedSecrets)
 	})
 }
 
@@ -174,7 +207,7 @@ func (o Options) adapt(obj *unstructured.Unstructured) error {
 	if err := o.adaptSubjects(obj); err != nil {
 		return err
 	}
-	if o.Observe && obj.GetKind() == kindClusterRole && obj.GetName() == ServeRole {
+	if o.Observe && (obj.GetKind() == kindClusterRole && obj.GetName() == ServeRole || obj.GetKind() == kindRole && obj.GetName() == sealingKeys) {
 		return readOnly(obj)
 	}
 	if obj.GetKind() != kindDeployment {
@@ -260,6 +293,9 @@ func (o Options) adaptPod(obj *unstructured.Unstructured) error {
 	if o.Observe {
 		args = append(args, "--audit-key=/audit/audit.key")
 	}
+	if len(o.SealingKeys) > 0 {
+		args = append(args, "--sealing-key-namespace="+strings.Join(append(slices.Clone(o.SealingKeys), o.Namespace), ","))
+	}
 	if err := unstructured.SetNestedStringSlice(c, append(args, o.Args...), "args"); err != nil {
 		return err
 	}
@@ -279,6 +315,23 @@ func (Options) claim(pod map[string]any, name, claim string) {
 		}
 	}
 	pod["volumes"] = volumes
+}
+
+// bindSealingKeys makes the role for sealing keys, and its binding, in each of the
+// namespaces that have some, too.
+func (o Options) bindSealingKeys(objs []*unstructured.Unstructured) []*unstructured.Unstructured {
+	var more []*unstructured.Unstructured
+	for _, ns := range slices.Compact(slices.Sorted(slices.Values(o.SealingKeys))) {
+		for _, obj := range objs {
+			if obj.GetName() == sealingKeys && ns != o.Namespace {
+				there := obj.DeepCopy()
+				there.SetNamespace(ns)
+				more = append(more, there)
+			}
+		}
+	}
+	last := len(objs) - 1 // the Deployment, which needs them
+	return append(append(objs[:last:last], more...), objs[last])
 }
 
 // bindTenants replaces the binding of the tenant role that reaches every namespace

@@ -98,11 +98,14 @@ type Result struct {
 }
 
 // Execute executes p through c. Within a stage all actions are tried, whatever
-// becomes of the others; behind a stage in which one failed, was refused, or is
-// waited for, nothing more is sent. Actions that send nothing have their outcome
-// in any case.
+// becomes of the others, and several at once, but where one says After; behind a
+// stage in which one failed, was refused, or is waited for, nothing more is sent.
+// Actions that send nothing have their outcome in any case.
 func Execute(ctx context.Context, p plan.Plan, c Client, o Options) Result {
-	e := executor{client: c, Options: o.withDefaults()}
+	e := executor{client: c, Options: o.withDefaults(), kinds: map[object.ID]schema.Kind{}}
+	for _, a := range p.Actions() {
+		e.kinds[a.ID] = a.Kind
+	}
 	var res Result
 	var halt *halt
 	for _, s := range p.Stages {
@@ -126,6 +129,7 @@ type executor struct {
 	Options
 
 	client Client
+	kinds  map[object.ID]schema.Kind // of the objects of the plan
 }
 
 func (o Options) withDefaults() Options {
@@ -155,6 +159,9 @@ func (e *executor) stage(ctx context.Context, s plan.Stage, results []ObjectResu
 	var group errgroup.Group
 	group.SetLimit(e.Concurrency)
 	for i, a := range s.Actions {
+		if a.After {
+			_ = group.Wait() // results carry their errors
+		}
 		switch {
 		case !a.Op.Sends():
 			results[i] = settled(a)
@@ -167,7 +174,7 @@ func (e *executor) stage(ctx context.Context, s plan.Stage, results []ObjectResu
 			})
 		}
 	}
-	_ = group.Wait() // results carry their errors
+	_ = group.Wait()
 }
 
 // settled is the result of an action that sends nothing.

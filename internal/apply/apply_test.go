@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -18,6 +20,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/plan"
+	"github.com/holdfastcd/holdfast/internal/secret"
 )
 
 func TestConformance(t *testing.T) { applytest.Conformance(t, applytest.New("apps"), "apps") }
@@ -33,7 +36,7 @@ func do(api *applytest.API, op plan.Op, name string) plan.Action {
 		a.Observed = plan.Observed{UID: r.UID, ResourceVersion: r.ResourceVersion, Owner: r.Owner}
 	}
 	if op != plan.Prune && op != plan.Release {
-		a.Desired = &plan.Desired{ID: a.ID, Kind: a.Kind, Body: body(name, "desired")}
+		a.Desired = &plan.Desired{ID: a.ID, Kind: a.Kind, Body: secret.Hide(body(name, "desired"))}
 	}
 	return a
 }
@@ -344,6 +347,35 @@ func TestConcurrency(t *testing.T) {
 	if most != limit {
 		t.Errorf("%d requests ran at once, want %d", most, limit)
 	}
+}
+
+// TestAfter checks that an action which says After is sent when those before it were
+// answered, however long that takes.
+func TestAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := applytest.New("apps")
+		var slow atomic.Bool
+		a.Before = func(_ string, id object.ID) error {
+			switch id.Name {
+			case "a":
+				time.Sleep(time.Second) // of the bubble: all others go on meanwhile
+				slow.Store(true)
+			case "c", "d":
+				if !slow.Load() {
+					t.Errorf("%s was sent before those before it were answered", id.Name)
+				}
+			}
+			return nil
+		}
+		actions := []plan.Action{do(a, plan.Create, "a"), do(a, plan.Create, "b"), do(a, plan.Create, "c"), do(a, plan.Create, "d")}
+		actions[2].After = true
+		res := apply.Execute(t.Context(), plan.Plan{Stages: []plan.Stage{{Actions: actions}}}, a, apply.Options{Manager: "holdfast"})
+		for _, o := range res.Objects {
+			if o.Outcome != apply.Created {
+				t.Errorf("%s: %s %v", o.Action.ID, o.Outcome, o.Err)
+			}
+		}
+	})
 }
 
 func TestCancelled(t *testing.T) {

@@ -23,6 +23,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/schema"
+	"github.com/holdfastcd/holdfast/internal/secret"
 	"github.com/holdfastcd/holdfast/test/harness"
 )
 
@@ -199,10 +200,11 @@ func (h *held) source(t *testing.T, text string, rules ...plan.Ignore) {
 		t.Fatal(err)
 	}
 	h.desired.Ignored = ignores.For(h.desired.ID)
-	if h.desired.Body, err = json.Marshal(h.o.Object); err != nil {
+	body, err := json.Marshal(h.o.Object)
+	if err != nil {
 		t.Fatal(err)
 	}
-	h.desired.Digest = sha256.Sum256(h.desired.Body)
+	h.desired.Body, h.desired.Digest = secret.Hide(body), sha256.Sum256(body)
 }
 
 func (h *held) observe(id object.ID) plan.Observed {

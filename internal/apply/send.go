@@ -43,9 +43,9 @@ func (e *executor) apply(ctx context.Context, a plan.Action) (cluster.Record, er
 			return cluster.Record{}, err
 		}
 	}
-	adopts := a.Adopts()
+	adopts, peers := a.Adopts(), slices.Concat(e.Peers, a.Desired.Peers)
 	if adopts {
-		if err := e.client.Adopt(ctx, a.Kind, a.ID, e.Manager, e.Peers); err != nil {
+		if err := e.client.Adopt(ctx, a.Kind, a.ID, e.Manager, peers); err != nil {
 			return cluster.Record{}, err
 		}
 	}
@@ -54,7 +54,7 @@ func (e *executor) apply(ctx context.Context, a plan.Action) (cluster.Record, er
 		return r, err
 	}
 	// The object had no managedFields: who sent what shows only now.
-	if err := e.client.Adopt(ctx, a.Kind, a.ID, e.Manager, e.Peers); err != nil {
+	if err := e.client.Adopt(ctx, a.Kind, a.ID, e.Manager, peers); err != nil {
 		return r, err
 	}
 	return e.applyOnce(ctx, a)
@@ -71,18 +71,19 @@ func (e *executor) applyOnce(ctx context.Context, a plan.Action) (cluster.Record
 // body is what is sent: the desired object, but for the fields that are left to
 // others, which depend on the live object.
 func (e *executor) body(ctx context.Context, a plan.Action) ([]byte, error) {
-	if a.Op == plan.Create || !a.Desired.Ignored.Respected() {
-		return a.Desired.Body, nil
+	body, err := e.desired(a)
+	if err != nil || a.Op == plan.Create || !a.Desired.Ignored.Respected() {
+		return body, err
 	}
 	live, err := e.client.Get(ctx, a.Kind, a.ID)
 	if fault.KindOf(err) == fault.NotFound && !errors.Is(err, cluster.ErrNotServed) {
-		return a.Desired.Body, nil // it is created
+		return body, nil // it is created
 	}
 	if err != nil {
 		return nil, err
 	}
 	desired := &unstructured.Unstructured{}
-	if err := desired.UnmarshalJSON(a.Desired.Body); err != nil {
+	if err := desired.UnmarshalJSON(body); err != nil {
 		return nil, fault.New(fault.Internal, "the desired object cannot be read").On(a.ID.String()).Because(err)
 	}
 	if a.Desired.Ignored.Settle(desired.Object, live, e.Manager) {

@@ -16,6 +16,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/plan"
+	"github.com/holdfastcd/holdfast/internal/secret"
 )
 
 // one executes a plan of one action, without waiting between tries.
@@ -165,7 +166,7 @@ func TestConcurrentWriteIsNotOurs(t *testing.T) {
 		a := api(t, "a")
 		act := do(a, tt.op, "a")
 		r, _ := a.Look(act.Kind, act.ID)
-		act.Desired.Body = body("a", "old")
+		act.Desired.Body = secret.Hide(body("a", "old"))
 		if act.Observed.Ours = r.Ours("holdfast"); !tt.ours {
 			act.Observed.Ours[0]++
 		}

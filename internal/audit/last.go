@@ -10,7 +10,7 @@ import (
 
 // Delivered is what a delivery delivered last.
 type Delivered struct {
-	Index  uint64 // of the outcome, or of a later entry that a commit left it untouched
+	Index  uint64 // of the outcome, of its intent while it is on its way, or of a later entry that a commit left it untouched
 	UID    string // of the custom resource that it was delivered for; "" if only untouched entries tell of it
 	Source Source
 	Pins   map[string]string // image name → digest, as it was applied; not to be changed
@@ -22,6 +22,11 @@ type Delivered struct {
 // An error (*fault.Error) says that nobody can tell: the log cannot be read, or its
 // files are not what was written to them.
 func (l *Log) Last(delivery string) (Delivered, bool, error) {
+	if j, ok := l.later.awaited.of(delivery); ok {
+		if d, outcome, err := l.foretold(j); err != nil || outcome != "" {
+			return d, outcome == Sync, err
+		}
+	}
 	s, ok := l.index.lastOf(delivery)
 	if !ok {
 		return Delivered{}, false, nil
@@ -36,6 +41,23 @@ func (l *Log) Last(delivery string) (Delivered, bool, error) {
 	}
 	l.index.remember(delivery, s, known)
 	return known, true, nil
+}
+
+// foretold is what an outcome on its way into the log will tell, whose intent is in the
+// log, and of which action that was: "" if it tells nothing.
+func (l *Log) foretold(j job) (d Delivered, of Action, err error) {
+	asked, err := l.provenOf(context.Background(), j.entry.Delivery, *j.entry.Of)
+	if err != nil || asked.Action == Retract {
+		return d, asked.Action, err
+	}
+	if asked.Action != Sync {
+		return d, "", nil
+	}
+	d = Delivered{Index: *j.entry.Of, UID: asked.UID, Source: deref(asked.Source), Pins: map[string]string{}}
+	if j.entry.Source != nil {
+		d.Source = *j.entry.Source
+	}
+	return d, Sync, l.pins(asked, d.Pins)
 }
 
 // delivered reads what the entries of s tell. The index, which named them, is believed

@@ -23,6 +23,8 @@ type Options struct {
 	// Dir holds the log: tiles and checkpoint (https://c2sp.org/tlog-tiles), records,
 	// and the index derived from them. It is made if it is missing.
 	Dir string
+	// Store holds the log instead, and Dir the index alone; nil: Dir holds it.
+	Store Store
 	// Signer signs checkpoints, Verifier verifies those found; see [Key]. Former
 	// verify the checkpoint that is found when the key was changed.
 	Signer   note.Signer
@@ -31,17 +33,13 @@ type Options struct {
 	// BatchAge is how long an entry waits for others to be written with; 0: 2 ms, and
 	// 5 ms at most.
 	BatchAge time.Duration
-	// SignEvery is how often a checkpoint is signed while the log grows; 0: 1 s, 100 ms
-	// at least.
+	// SignEvery is how often a checkpoint is signed while the log grows; 0: 1 s; not more
+	// often than the store can.
 	SignEvery time.Duration
 	// Gather is how long an entry of [Log.Untouched] waits for further deliveries; 0: 1 s.
 	Gather time.Duration
 	Clock  func() time.Time // nil: time.Now
 	Log    *slog.Logger     // nil: nobody is told
-
-	// driver keeps the tiles: the seam for S3 and GCS (docs/design/audit-log.md). nil:
-	// files in Dir.
-	driver func(ctx context.Context, dir string) (tessera.Driver, error)
 }
 
 // Defaults and bounds.
@@ -49,7 +47,6 @@ const (
 	defaultBatchAge  = 2 * time.Millisecond
 	maxBatchAge      = 5 * time.Millisecond
 	defaultSignEvery = time.Second
-	minSignEvery     = 100 * time.Millisecond // tessera's
 	defaultGather    = time.Second
 	batchSize        = 256
 	tidyEvery        = 15 * time.Second
@@ -67,7 +64,10 @@ func (o Options) complete() (Options, error) {
 	if o.SignEvery <= 0 {
 		o.SignEvery = defaultSignEvery
 	}
-	o.SignEvery = max(o.SignEvery, minSignEvery)
+	if o.Store == nil {
+		o.Store = folder{Dir(o.Dir)}
+	}
+	o.SignEvery = max(o.SignEvery, o.Store.MinSign())
 	if o.Gather <= 0 {
 		o.Gather = defaultGather
 	}
@@ -77,9 +77,6 @@ func (o Options) complete() (Options, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if o.driver == nil {
-		o.driver = posixDriver
-	}
 	return o, nil
 }
 
@@ -87,21 +84,25 @@ func (o Options) complete() (Options, error) {
 // the same time.
 type Log struct {
 	o       Options
-	files   Dir
+	files   Store
 	lock    io.Closer
+	lease   Lease
 	records *records
 	bundles bundles
 	prover  prover
 	index   *index
+	tail    tail
 	size    atomic.Uint64 // entries that are durable
 	// signedBy verified the checkpoint that was found; nil: there was none.
 	signedBy note.Verifier
 
-	add  tessera.AddFn
-	stop context.CancelFunc // of tessera
+	add    tessera.AddFn
+	reader tessera.LogReader  // tells how far tessera has come
+	stop   context.CancelFunc // of tessera
 
-	mu      sync.Mutex // orders entries, and guards closed
+	mu      sync.Mutex // orders entries, and guards closed and held
 	closed  bool
+	held    []*held      // to be written before the next entry
 	written chan pending // entries on their way, in the order of the log
 	noted   sync.WaitGroup
 
@@ -119,8 +120,9 @@ type pending struct {
 }
 
 type result struct {
-	index uint64
-	err   error
+	index   uint64
+	durable bool // it is in the log, whatever err says
+	err     error
 }
 
 // errClosed is why a closed log takes no entries.
@@ -144,24 +146,36 @@ func (l *Log) Append(ctx context.Context, e Entry, r *Record) (uint64, error) {
 	return got.index, got.err
 }
 
-// submit writes the record, and puts the entry on its way.
+// submit writes the record, and puts the entry on its way, behind those that were held
+// back for it.
 func (l *Log) submit(ctx context.Context, e Entry, r *Record) (pending, error) {
-	if e.Time.IsZero() {
-		e.Time = l.o.Clock().UTC()
-	}
-	data, e, r, err := l.encode(ctx, e, r)
+	p, err := l.encode(ctx, e, r)
 	if err != nil {
 		return pending{}, err
 	}
-	p := pending{data: data, entry: e, record: r, done: make(chan result, 1)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return pending{}, errClosed
 	}
-	p.future = l.add(ctx, tessera.NewEntry(data))
-	l.written <- p
+	if err := l.lease.Err(); err != nil {
+		return pending{}, err
+	}
+	if len(l.held) > 0 {
+		l.sendHeld() //nolint:contextcheck // others gave them
+		select {
+		case l.later.released <- struct{}{}:
+		default: // it was told already
+		}
+	}
+	l.send(ctx, &p)
 	return p, nil
+}
+
+// send puts an entry on its way; l.mu is held.
+func (l *Log) send(ctx context.Context, p *pending) {
+	p.future = l.add(ctx, tessera.NewEntry(p.data))
+	l.written <- *p
 }
 
 // Bounds of an entry: what is longer goes to its record, or is cut.
@@ -173,7 +187,10 @@ const (
 )
 
 // encode returns an entry as it is hashed, its record stored.
-func (l *Log) encode(ctx context.Context, e Entry, r *Record) ([]byte, Entry, *Record, error) {
+func (l *Log) encode(ctx context.Context, e Entry, r *Record) (pending, error) {
+	if e.Time.IsZero() {
+		e.Time = l.o.Clock().UTC()
+	}
 	e = bounded(e)
 	data, err := toJSON(e)
 	whole := e
@@ -183,7 +200,7 @@ func (l *Log) encode(ctx context.Context, e Entry, r *Record) ([]byte, Entry, *R
 	}
 	if err == nil && r != nil {
 		if e.Record, err = l.records.put(ctx, r); err != nil {
-			return nil, e, nil, err
+			return pending{}, err
 		}
 		whole.Record = e.Record
 		data, err = toJSON(e)
@@ -194,12 +211,12 @@ func (l *Log) encode(ctx context.Context, e Entry, r *Record) ([]byte, Entry, *R
 		data, err = toJSON(e)
 	}
 	if err != nil {
-		return nil, e, nil, err
+		return pending{}, err
 	}
 	if len(data) > maxEntry {
-		return nil, e, nil, fault.New(fault.Limit, "an entry of the audit log would have %d bytes; %d are possible", len(data), maxEntry)
+		return pending{}, fault.New(fault.Limit, "an entry of the audit log would have %d bytes; %d are possible", len(data), maxEntry)
 	}
-	return data, e, r, nil
+	return pending{data: data, entry: e, record: r, done: make(chan result, 1)}, nil
 }
 
 // bounded cuts what strangers write into an entry.
@@ -255,29 +272,104 @@ func cut(s string, limit int) string {
 
 // follow takes entries in, in the order of the log, as they become durable.
 func (l *Log) follow() {
+	var unnoted []noted
 	for p := range l.written {
 		at, err := p.future()
 		if err != nil {
-			p.done <- result{err: fault.New(fault.Internal, "the audit log cannot be written: %s", err).
-				Because(err).WithHint("see to the volume of the audit log")}
+			p.done <- result{err: fault.New(fault.Internal, "the audit log cannot be written: %s", fault.From(err).Msg).
+				Because(err).WithHint("see to what the audit log lies on: %s", l.files.Where())}
 			continue
 		}
-		// Entries whose writing was reported to have failed may be in the log all the same.
-		err = replay(context.Background(), l.files, l.index, at.Index)
-		if err == nil {
-			err = l.index.note(at.Index, p.data, &p.entry, p.record)
+		if unnoted = l.note(append(unnoted, noted{at.Index, p})); len(unnoted) == 0 {
+			l.size.Store(at.Index + 1)
 		}
-		if err != nil {
-			l.o.Log.Error("the audit log's index cannot follow the log; it will when the log is opened again", "err", err)
-		}
-		l.size.Store(at.Index + 1)
-		p.done <- result{index: at.Index}
+		// Who lost the log in the meantime must not go on as if it had been told.
+		p.done <- result{index: at.Index, durable: true, err: l.lease.Err()}
 	}
 }
 
-// replay reads entries from the log into the index until it has noted to of them.
-func replay(ctx context.Context, r Reader, x *index, to uint64) error {
-	for i, found := range leaves(ctx, r, x.size(), to) {
+// noted is an entry with its place in the log.
+type noted struct {
+	index uint64
+	pending
+}
+
+// note takes entries in, and returns those that it cannot take in yet: entries before
+// them, whose writing was reported to have failed, are in the log all the same, and
+// cannot be read.
+func (l *Log) note(list []noted) []noted {
+	for i, n := range list {
+		err := l.catchUp(n.index)
+		if err == nil {
+			err = l.noteOne(n.index, n.data, &n.entry, n.record)
+		}
+		if err != nil {
+			l.o.Log.Error("the audit log's index cannot follow the log yet", "entries", len(list)-i, "err", err)
+			return list[i:]
+		}
+	}
+	return nil
+}
+
+// noteOne takes the next entry in.
+func (l *Log) noteOne(i uint64, data []byte, e *Entry, r *Record) error {
+	if err := l.index.note(i, data, e, r); err != nil {
+		if l.index.size() == i { // it was not taken in
+			return err
+		}
+		l.o.Log.Error("the audit log's index cannot be written; it is made anew when the log is opened again", "err", err)
+	}
+	root, err := l.index.root()
+	if err != nil {
+		return fault.From(err)
+	}
+	if l.tail.add(data, root) {
+		if err := l.tail.cut(context.Background(), l.files); err != nil {
+			l.o.Log.Warn("how far the audit log can be read cannot be told", "err", err)
+		}
+	}
+	return nil
+}
+
+// catchUp takes in what the log has before an entry and this process does not know of.
+func (l *Log) catchUp(to uint64) error {
+	if l.index.size() >= to {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), gapTimeout)
+	defer cancel()
+	if err := l.readableUpTo(ctx, to); err != nil {
+		return err
+	}
+	return replay(ctx, l.files, l.index.size(), to, l.noteOne)
+}
+
+// gapTimeout is how long entries are waited for that others wrote, or nobody.
+const gapTimeout = 3 * time.Second
+
+// readableUpTo waits until the files of the log tell so many entries.
+func (l *Log) readableUpTo(ctx context.Context, size uint64) error {
+	poll := time.NewTicker(50 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		state, err := readState(ctx, l.files)
+		if err == nil && state.Size >= size {
+			return nil
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			if err == nil {
+				err = fault.New(fault.Unreachable, "%d entries of the audit log can be read, of %d", state.Size, size).Because(ctx.Err())
+			}
+			return err
+		}
+	}
+}
+
+// replay reads entries from the log, with their records, and has them noted.
+func replay(ctx context.Context, r Reader, from, to uint64, note func(i uint64, data []byte, e *Entry, r *Record) error) error {
+	for i, found := range leaves(ctx, r, from, to) {
 		e, err := found.entry(i, to)
 		if err != nil {
 			return err
@@ -290,7 +382,7 @@ func replay(ctx context.Context, r Reader, x *index, to uint64) error {
 			}
 			record = &known
 		}
-		if err := x.note(i, found.data, &e, record); err != nil {
+		if err := note(i, found.data, &e, record); err != nil {
 			return err
 		}
 	}
@@ -308,12 +400,34 @@ func (l *Log) entry(ctx context.Context, i uint64) (Entry, error) {
 	if i >= size {
 		return Entry{}, fault.New(fault.NotFound, "the audit log has no entry %d, but %d entries", i, size)
 	}
-	list, err := l.bundles.read(ctx, l.files, i/width, size)
-	if err != nil {
-		return Entry{}, err
+	data, base := l.tail.at(i)
+	if data == nil {
+		list, err := l.bundle(ctx, i, base)
+		if err != nil {
+			return Entry{}, err
+		}
+		data = list[i%width]
 	}
-	return leaf{data: list[i%width]}.entry(i, size)
+	return leaf{data: data}.entry(i, size)
 }
+
+// bundle returns the entries beside the i-th, of a log of which base can be read.
+func (l *Log) bundle(ctx context.Context, i uint64, base head) ([][]byte, error) {
+	if i >= base.Size {
+		return nil, fault.New(fault.Waiting, "entry %d of the audit log cannot be read yet", i)
+	}
+	return l.bundles.read(ctx, l.files, i/width, base.Size)
+}
+
+// Readable returns how many entries the files of the log tell: as many as [Log.Size], or
+// less, where the store takes a while.
+func (l *Log) Readable(ctx context.Context) (uint64, error) {
+	state, err := readState(ctx, l.files)
+	return state.Size, err
+}
+
+// Lost is closed when another process has taken the log: nothing can be appended any more.
+func (l *Log) Lost() <-chan struct{} { return l.lease.Lost() }
 
 // bundles keeps a few full bundles that were read: an intent and its outcome are
 // often in the same one.
@@ -393,23 +507,26 @@ func (l *Log) Close() error {
 	close(l.written)
 	l.noted.Wait()
 	err := l.awaitSignature()
-	return errors.Join(lost, err, l.index.close(), l.lock.Close())
+	return errors.Join(lost, err, l.index.close(), l.lease.Close(), l.lock.Close())
 }
 
 // awaitSignature stops tessera once a checkpoint covers every entry. It is started
-// anew for that, since one that signs more often is done sooner.
+// anew for that where one that signs more often is done sooner.
 func (l *Log) awaitSignature() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	l.stop()
-	if _, signed, err := readCheckpoint(ctx, l.files, l.o.Verifier); err == nil && signed.Size >= l.Size() {
-		return nil
+	often := l.files.MinSign()
+	if often < l.o.SignEvery {
+		l.stop()
+		if _, signed, err := readCheckpoint(ctx, l.files, l.o.Verifier); err == nil && signed.Size >= l.Size() {
+			return nil
+		}
+		if err := l.run(ctx, often); err != nil {
+			return err
+		}
 	}
-	if err := l.run(ctx, minSignEvery); err != nil {
-		return err
-	}
-	defer l.stop()
-	poll := time.NewTicker(minSignEvery / 10)
+	defer func() { l.stop() }()
+	poll := time.NewTicker(often / 10)
 	defer poll.Stop()
 	for {
 		_, signed, err := readCheckpoint(ctx, l.files, l.o.Verifier)
@@ -418,6 +535,8 @@ func (l *Log) awaitSignature() error {
 		}
 		select {
 		case <-poll.C:
+		case <-l.lease.Lost():
+			return l.lease.Err()
 		case <-ctx.Done():
 			return fault.New(fault.Internal, "the last entries of the audit log are not signed yet; they will be when it is opened").Because(err)
 		}

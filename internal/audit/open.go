@@ -23,8 +23,8 @@ import (
 
 var errLocked = errors.New("locked")
 
-// Open opens the log in o.Dir, or begins one, and closes intents that a crash left
-// without an outcome. While another process has it open, it waits until ctx ends:
+// Open opens the log in o.Store, or in o.Dir, or begins one, and closes intents that a
+// crash left without an outcome. While another process has it open, it waits until ctx ends:
 // Waiting. A log that was damaged, or is signed by another key, is Invalid, and stays
 // as it is: nothing is added to what cannot be trusted.
 func Open(ctx context.Context, o Options) (*Log, error) {
@@ -32,19 +32,22 @@ func Open(ctx context.Context, o Options) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{o: o, files: Dir(o.Dir), written: make(chan pending, maxBacklog)}
-	l.records = &records{dir: o.Dir, known: map[string]bool{}}
+	l := &Log{o: o, files: o.Store, written: make(chan pending, maxBacklog)}
+	l.records = &records{store: o.Store, known: map[string]bool{}}
 	if err := makeDir(o.Dir); err != nil {
 		return nil, err
 	}
 	if l.lock, err = lock(ctx, l.path(lockName)); err != nil {
 		return nil, err
 	}
-	if err := l.prepare(ctx); err != nil {
+	if l.lease, err = o.Store.Own(ctx, o.Dir); err != nil {
 		return nil, errors.Join(err, l.lock.Close())
 	}
+	if err := l.prepare(ctx); err != nil {
+		return nil, errors.Join(err, l.lease.Close(), l.lock.Close())
+	}
 	if err := l.begin(ctx); err != nil {
-		return nil, errors.Join(err, l.lock.Close())
+		return nil, errors.Join(err, l.lease.Close(), l.lock.Close())
 	}
 	if err := l.resume(ctx); err != nil {
 		return nil, errors.Join(err, l.Close()) //nolint:contextcheck // what was begun is ended, also if ctx is over
@@ -89,7 +92,7 @@ func (l *Log) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := tidy(l.o.Dir, state.Size, signed.Size); err != nil {
+	if err := l.files.Tidy(ctx, state.Size, signed.Size); err != nil {
 		return err
 	}
 	if err := l.agree(ctx, state, signed); err != nil {
@@ -99,6 +102,7 @@ func (l *Log) prepare(ctx context.Context) error {
 		return err
 	}
 	l.size.Store(state.Size)
+	l.tail.begin(state)
 	return l.index.sweep()
 }
 
@@ -130,9 +134,12 @@ func (l *Log) heads(ctx context.Context) (state, signed head, err error) {
 // newLog makes sure that a log which has no state has nothing else either.
 func (l *Log) newLog(ctx context.Context) (state, signed head, err error) {
 	_, err = l.files.Read(ctx, checkpointName, maxState)
-	if !errors.Is(err, fs.ErrNotExist) {
+	if err == nil {
 		return state, signed, damaged(stateName, "the state of the tree is missing, but there is a checkpoint").
 			WithHint("restore the whole directory, or begin a new log in another one")
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return state, signed, err
 	}
 	state.Root, err = rootAt(ctx, l.files, 0)
 	return state, head{}, err
@@ -179,7 +186,7 @@ func (l *Log) loadIndex(ctx context.Context, state head) error {
 
 // fill reads what the index does not have yet, and compares the hash of all.
 func (l *Log) fill(ctx context.Context, state head) error {
-	if err := replay(ctx, l.files, l.index, state.Size); err != nil {
+	if err := replay(ctx, l.files, l.index.size(), state.Size, l.index.note); err != nil {
 		return err
 	}
 	root, err := l.index.root()
@@ -194,29 +201,54 @@ func (l *Log) begin(ctx context.Context) error {
 	if err := l.run(ctx, l.o.SignEvery); err != nil {
 		return err
 	}
+	if err := l.sequenced(ctx); err != nil {
+		l.stop()
+		return err
+	}
 	l.noted.Go(l.follow)
 	l.later.start(l) //nolint:contextcheck // it goes on after Open
 	return nil
 }
 
+// sequenced waits until the tree has every entry that was acknowledged: a database may
+// have taken some whose process ended before the tree had them.
+func (l *Log) sequenced(ctx context.Context) error {
+	next, err := l.reader.NextIndex(ctx)
+	if err != nil {
+		return unusable(l.files.Where(), err)
+	}
+	if next <= l.Size() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	if err := l.readableUpTo(ctx, next); err != nil {
+		return err
+	}
+	state, err := readState(ctx, l.files)
+	if err == nil {
+		err = l.fill(ctx, state)
+	}
+	if err != nil {
+		return err
+	}
+	l.size.Store(state.Size)
+	l.tail.begin(state)
+	return nil
+}
+
+// openTimeout is how long what a database took is waited for.
+const openTimeout = time.Minute
+
 // run starts tessera, until stop is called.
 func (l *Log) run(ctx context.Context, signEvery time.Duration) error {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	driver, err := l.o.driver(running, l.o.Dir)
+	driver, err := l.files.Driver(running)
 	if err != nil {
 		stop()
 		return fault.From(err)
 	}
-	// The driver's own appender, without tessera's wrapping: that reads the state of the
-	// tree ten times a second for metrics, also when nothing happens.
-	lifecycle, ok := driver.(interface {
-		Appender(ctx context.Context, o *tessera.AppendOptions) (*tessera.Appender, tessera.LogReader, error)
-	})
-	if !ok {
-		stop()
-		return fault.New(fault.Internal, "the driver %T cannot append", driver)
-	}
-	appender, _, err := lifecycle.Appender(running, tessera.NewAppendOptions().
+	appender, reader, err := driver.Appender(running, tessera.NewAppendOptions().
 		WithCheckpointSigner(l.o.Signer).
 		WithBatching(batchSize, l.o.BatchAge).
 		WithCheckpointInterval(signEvery).
@@ -224,9 +256,9 @@ func (l *Log) run(ctx context.Context, signEvery time.Duration) error {
 		WithGarbageCollectionInterval(tidyEvery))
 	if err != nil {
 		stop()
-		return unusable(l.o.Dir, err)
+		return unusable(l.files.Where(), err)
 	}
-	l.add, l.stop = appender.Add, stop
+	l.add, l.reader, l.stop = appender.Add, reader, stop
 	return nil
 }
 
@@ -268,27 +300,6 @@ func empty(dir string) error {
 		if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
 			return unusable(dir, err)
 		}
-	}
-	return nil
-}
-
-// tidy removes from the tree what is no part of it: what a crash left of a batch that
-// was never acknowledged, drafts of tessera's, and partial tiles where the full one
-// is signed.
-func tidy(dir string, size, signed uint64) error {
-	err := fs.WalkDir(os.DirFS(dir), ".", func(name string, e fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case name == "records", name == indexDir:
-			return fs.SkipDir
-		case e.IsDir(), !superfluous(name, size, signed):
-			return nil
-		}
-		return os.Remove(filepath.Join(dir, filepath.FromSlash(name)))
-	})
-	if err != nil {
-		return unusable(dir, err)
 	}
 	return nil
 }

@@ -124,9 +124,9 @@ func (h *httpReader) Read(ctx context.Context, name string, limit int64) ([]byte
 // public are the files that make up a log: what auditors need, and nothing else.
 var public = regexp.MustCompile(`^(checkpoint|tile/(entries|[0-9]{1,2})/(x[0-9]{3}/){0,6}[0-9]{3}(\.p/[0-9]{1,3})?|records/[0-9a-f]{2}/[0-9a-f]{64})$`)
 
-// Files serves the log in dir for [HTTP]: the path of a request, without its leading
-// slash, is the name of a file. It asks nobody who they are.
-func Files(dir string) http.Handler {
+// Files serves a log for [HTTP]: the path of a request, without its leading slash, is the
+// name of a file. It asks nobody who they are.
+func Files(from Reader) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := strings.TrimPrefix(r.URL.Path, "/")
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -137,8 +137,33 @@ func Files(dir string) http.Handler {
 			http.NotFound(w, r)
 			return
 		}
-		serve(w, r, dir, name)
+		switch d := from.(type) {
+		case Dir:
+			serve(w, r, string(d), name)
+		case folder:
+			serve(w, r, string(d.Dir), name)
+		default:
+			pass(w, r, from, name)
+		}
 	})
+}
+
+// pass serves a file of a store, which is read as a whole.
+func pass(w http.ResponseWriter, r *http.Request, from Reader, name string) {
+	data, err := from.Read(r.Context(), name, maxRecordFile)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		http.NotFound(w, r)
+		return
+	case err != nil:
+		http.Error(w, "the log cannot be read", http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+	if r.Method == http.MethodGet {
+		_, _ = w.Write(data) // whoever asked may have gone
+	}
 }
 
 func serve(w http.ResponseWriter, r *http.Request, dir, name string) {

@@ -6,8 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -82,19 +80,19 @@ func digestOf(text []byte) string {
 	return digestPrefix + hex.EncodeToString(sum[:])
 }
 
-// records keeps records in files below dir.
+// records keeps records in a store.
 type records struct {
-	dir    string
+	store  Store
 	flight singleflight.Group
 
 	mu    sync.Mutex
-	known map[string]bool // digests that are on disk for certain, bounded
+	known map[string]bool // digests that are durable for certain, bounded
 }
 
 // maxKnown bounds what records remembers.
 const maxKnown = 4096
 
-// put returns the digest of r. When it returns, r is on disk. A record that is too
+// put returns the digest of r. When it returns, r is durable. A record that is too
 // big is a fault Limit.
 func (s *records) put(ctx context.Context, r *Record) (string, error) {
 	text, err := toJSON(r)
@@ -134,20 +132,19 @@ func (s *records) write(ctx context.Context, digest string, text []byte) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(s.dir, filepath.FromSlash(name))
-	if err := makeDir(filepath.Dir(path)); err != nil {
-		return err
-	}
-	if _, err := os.Stat(path); err == nil { //nolint:gosec // the name is a digest
-		if found, _, err := recordText(ctx, Dir(s.dir), digest); err == nil && bytes.Equal(found, text) {
-			return syncDir(filepath.Dir(path)) // a crash may have come before this
-		}
-	}
 	file, err := deflate(text)
 	if err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(s.dir, draftsDir), path, file)
+	written, err := s.store.Put(ctx, name, file, false)
+	if err != nil || written {
+		return err
+	}
+	if found, _, err := recordText(ctx, s.store, digest); err == nil && bytes.Equal(found, text) {
+		return nil
+	}
+	_, err = s.store.Put(ctx, name, file, true) // it is damaged
+	return err
 }
 
 // deflate writes a record's file.

@@ -256,7 +256,7 @@ func TestAgainst(t *testing.T) {
 func TestLive(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir)
-	server := httptest.NewServer(http.StripPrefix("/audit", Files(dir)))
+	server := httptest.NewServer(http.StripPrefix("/audit", Files(Dir(dir))))
 	defer server.Close()
 	base, err := url.Parse(server.URL + "/audit")
 	if err != nil {
@@ -300,7 +300,7 @@ func TestLive(t *testing.T) {
 		"tile": 404, "records/aa/..": 404,
 	} {
 		w := httptest.NewRecorder()
-		Files(dir).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/"+name, nil))
+		Files(Dir(dir)).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/"+name, nil))
 		if w.Code != status {
 			t.Errorf("%s: %d", name, w.Code)
 		}

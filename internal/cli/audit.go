@@ -46,7 +46,7 @@ pruned, rolled back, suspended and approved, by whom, on what evidence.
 // reach returns the log that the flags name, and asks a cluster only where it must.
 func (o *LogAccess) reach(namespace string) (auditLog, error) {
 	var cfg *rest.Config
-	if o.Dir == "" && (o.Server == "" || o.TokenFile == "") {
+	if o.Dir == "" && o.Store == "" && (o.Server == "" || o.TokenFile == "") {
 		var err error
 		if cfg, err = o.config(); err != nil {
 			return nil, err
@@ -181,9 +181,9 @@ func (o *AuditVerify) verifier(ctx context.Context, log auditLog) (note.Verifier
 	if o.Key != "" {
 		return readKey(o.Key)
 	}
-	if o.Dir != "" {
+	if o.Dir != "" || o.Store != "" {
 		return nil, fault.New(fault.Invalid, "the key of the log is missing").
-			WithHint("no directory tells it; give --key FILE with what 'holdfast audit key' printed, field key.pub of Secret holdfast-audit-key, or the key that the controller logs when it starts")
+			WithHint("no directory and no bucket tells it; give --key FILE with what 'holdfast audit key' printed, field key.pub of Secret holdfast-audit-key, or the key that the controller logs when it starts")
 	}
 	raw, err := log.Read(ctx, remote.KeyName, maxNote)
 	if err != nil {
@@ -219,7 +219,7 @@ func (o *AuditVerify) result(teller string, v audit.Verified, failed error) veri
 	}
 	if v.Unsigned > 0 {
 		r.Unproven = append(r.Unproven, fmt.Sprintf("the last %d entries, which no checkpoint signs yet", v.Unsigned))
-	} else if o.Dir == "" {
+	} else if o.Dir == "" && o.Store == "" {
 		r.Unproven = append(r.Unproven, "entries behind those: they are not signed yet")
 	}
 	if len(v.Strange) > 0 {

@@ -44,7 +44,7 @@ func newBuild(p Process) *cobra.Command {
 complete and in order, as YAML. The same code renders them as in the controller; no
 cluster is asked. Every delivery in the files is built from the same directory,
 whatever repository it names. Variables that a Kustomization takes from ConfigMaps and
-Secrets are read from those in the files.
+Secrets are read from those in the files. What is sealed is printed as it is.
 
 The scope of kinds is known for those of Kubernetes, of Flux and Argo CD, and those
 that the delivery itself defines. Others are taken as namespaced, with a warning.
@@ -75,8 +75,9 @@ func buildDeliveries(ctx context.Context, asked requested, dir string, capabilit
 	if err != nil {
 		return err
 	}
+	keys := &previewKeys{}
 	specs, err := asked.specs(revision, previewOptions{
-		Permissive: true, variables: asked.variable, capabilities: func() render.Capabilities { return capabilities },
+		Permissive: true, variables: asked.variable, capabilities: func() render.Capabilities { return capabilities }, keys: keys,
 	})
 	if err != nil {
 		return err
@@ -97,6 +98,7 @@ func buildDeliveries(ctx context.Context, asked requested, dir string, capabilit
 		}
 		warn(p.Err, composed)
 	}
+	keys.tell(p.Err, "opened")
 	return nil
 }
 
@@ -106,7 +108,7 @@ func printPlan(w io.Writer, composed plan.Plan) error {
 		if a.Desired == nil {
 			continue
 		}
-		document, err := yaml.JSONToYAML(a.Desired.Body)
+		document, err := yaml.JSONToYAML(a.Desired.Body.Reveal())
 		if err != nil {
 			return fault.New(fault.Internal, "cannot write YAML: %s", err).On(a.ID.String())
 		}

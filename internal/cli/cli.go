@@ -87,8 +87,8 @@ const more = `
 Every setting shown with a variable, such as [$HOLDFAST_DATA_DIR], can be given
 in the environment as well; the flag wins.
 
-Exit codes: 0 success; 1 "diff" found changes, "trust check" what would be refused,
-or "audit verify" a changed log; 2 anything failed, a wrong command line included.
+Exit codes: 0 success; 1 "diff" found changes, "check" a secret, "trust check" what
+would be refused, or "audit verify" a changed log; 2 anything failed, a wrong command line included.
 `
 
 const rootExamples = `  # watch a repository being delivered, on this machine, and drift being reverted
@@ -126,8 +126,9 @@ func newRoot(p Process) *cobra.Command {
 	root.SetOut(p.Out)
 	root.SetErr(p.Err)
 	root.SetFlagErrorFunc(wrongUsage)
-	group(root, "Look:", newGet(p), newDiff(p), newBuild(p), newHealth(p), newWhy(p), newAudit(p), newTrust(p))
+	group(root, "Look:", newGet(p), newDiff(p), newBuild(p), newHealth(p), newWhy(p), newAudit(p), newTrust(p), newCheck(p))
 	group(root, "Operate deliveries:", newSync(p), newRollback(p), newSuspend(p), newResume(p), newTakeover(p), newHandback(p))
+	group(root, "Keep secrets:", newSeal(p), newKeys(p))
 	group(root, "Run Holdfast:", newInstall(p), newController(p), newDemo(p))
 	root.AddCommand(newVersion(p), newWorker())
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveDefault)

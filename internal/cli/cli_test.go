@@ -12,17 +12,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
-	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/worker"
 )
 
 func TestMain(m *testing.M) {
 	silence()
 	// Tests that run commands in this process render in workers of it.
-	worker.RunIfWorker(render.Handlers())
+	worker.RunIfWorker(Handlers())
 	testscript.Main(m, map[string]func(){
 		"holdfast": func() {
-			worker.RunIfWorker(render.Handlers())
+			worker.RunIfWorker(Handlers())
 			os.Exit(Run(os.Args[1:], OS()))
 		},
 	})

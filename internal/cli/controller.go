@@ -9,9 +9,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/holdfastcd/holdfast/internal/controller"
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/secret/sealed"
 )
 
 // Controller are the settings of the controller.
@@ -24,6 +27,8 @@ type Controller struct {
 	LogLevel     string
 	LogFormat    string
 	PProf        string
+
+	decryptionSecret string
 }
 
 func (o *Controller) bind(s settings) {
@@ -32,6 +37,7 @@ func (o *Controller) bind(s settings) {
 	o.DataLimit = controller.DefaultDataLimit
 	s.value(&o.DataLimit, "data-limit", "how much `DISK` the data may take; beyond it, the largest tenant's repositories make room, or are refused")
 	s.text(&o.AuditDir, "audit-dir", "", "`DIR` for the audit log, which cannot be made anew (default: audit in the data directory)")
+	s.text(&o.AuditStore, "audit-store", "", "`ADDRESS` of a bucket for the audit log, s3://BUCKET/PREFIX?database=FILE or gs://BUCKET/PREFIX?spanner=DATABASE, without credentials; --audit-dir then holds its index (default: --audit-dir holds the log)")
 	s.text(&o.AuditKey, "audit-key", "", "`FILE` of the key that signs the audit log, made if it is not there (default: the Secret "+controller.AuditSecret+" beside the Pod; elsewhere audit.key in the data directory)")
 	s.text(&o.APIAuditToken, "api-audit-token-file", "", "`FILE` of a token, of 16 bytes or more, with which the API server may send its audit events to /api/audit: drift then names users (default: none are taken)")
 	s.text(&o.Listen, "listen", ":8080", "`ADDRESS` of the one HTTP port: webhooks, artifacts, metrics and health")
@@ -39,6 +45,11 @@ func (o *Controller) bind(s settings) {
 	s.toggle(&o.Permissive, "permissive", "UNSAFE: write with Holdfast's own account where a delivery names none; shown on every object that it affects")
 	s.text(&o.DefaultServiceAccount, "default-service-account", "", "`NAME` of the account, in their own namespace, of Kustomizations that name none (default: they are refused)")
 	s.text(&o.ArgoNamespace, "argocd-namespace", argoNamespace, "`NAMESPACE` of Applications and AppProjects")
+	s.text(&o.decryptionSecret, "decryption-secret", "", "`NAMESPACE/NAME` of the Secret with the keys, in Flux's format, for files that SOPS sealed, of Kustomizations whose spec.decryption names no Secret, and of Applications for whose project there is none")
+	s.flags.StringSliceVar(&o.SealingNamespaces, "sealing-key-namespace", nil, "`NAMESPACE` with keys of SealedSecrets; repeatable, new ones are made in the last (default: "+sealed.StockNamespace+", and the one that Holdfast runs in)")
+	s.bind("sealing-key-namespace")
+	s.flags.DurationVar(&o.SealingRenewal, "sealing-key-renewal", 30*24*time.Hour, "`TIME` after which a new key for SealedSecrets is made; the old ones go on opening what they sealed; 0: never")
+	s.bind("sealing-key-renewal")
 	s.toggle(&o.Observe, "observe", "write nothing, beside Argo CD or Flux, and tell at /observe what would change; but deliver what 'holdfast takeover' took over")
 	s.number(&o.Concurrency, "concurrency", 8, "`NUMBER` of deliveries of one kind that are worked on at once")
 	s.number(&o.Workers, "workers", 0, "`NUMBER` of workers that render at once (default: one for each processor, 2 at most)")
@@ -81,8 +92,24 @@ func (o *Controller) validate() error {
 		return fault.New(fault.Invalid, "--worker-memory must be at least 32Mi")
 	case o.ArgoNamespace == "":
 		return fault.New(fault.Invalid, "--argocd-namespace is empty")
+	case o.SealingRenewal < 0:
+		return fault.New(fault.Invalid, "--sealing-key-renewal must not be negative")
 	}
-	return nil
+	var err error
+	o.DecryptionSecret, err = parseDecryptionSecret(o.decryptionSecret)
+	return err
+}
+
+// parseDecryptionSecret reads NAMESPACE/NAME; the zero value for none.
+func parseDecryptionSecret(text string) (types.NamespacedName, error) {
+	if text == "" {
+		return types.NamespacedName{}, nil
+	}
+	namespace, name, ok := strings.Cut(text, "/")
+	if !ok || len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Subdomain(name)) > 0 {
+		return types.NamespacedName{}, fault.New(fault.Invalid, "--decryption-secret %q names no Secret", text).WithHint("write NAMESPACE/NAME")
+	}
+	return types.NamespacedName{Namespace: namespace, Name: name}, nil
 }
 
 const controllerExamples = `  # in a cluster, where 'holdfast install' puts it
@@ -115,6 +142,7 @@ account watches, and reads what deliveries refer to. The one HTTP port serves
   /api/webhook     pushes of GitHub, GitLab, Gitea and Gogs, signed as Argo CD's argocd-secret says
   /hook/           Flux Receivers
   /gitrepository/  artifacts of GitRepositories
+  /v1/cert.pem     the certificate that kubeseal seals for; /v1/verify and /v1/rotate beside it
   /audit/          the audit log, for those who may read it
   /api/audit       audit events of the API server, if --api-audit-token-file is set
   /observe         what would change of deliveries that are only observed

@@ -114,19 +114,20 @@ func (r *requested) specs(revision source.Revision, o previewOptions) ([]deliver
 		filtered := revision
 		filtered.Tree = flux.Filter(revision.Tree, r.ignored(ks))
 		spec, err := flux.Spec(ks, filtered, flux.Options{
-			DefaultServiceAccount: o.DefaultServiceAccount, Permissive: o.Permissive, Variables: o.variables,
+			DefaultServiceAccount: o.DefaultServiceAccount, Permissive: o.Permissive, Variables: o.variables, Opener: o.keys.named(ks),
 		})
 		if err != nil {
 			return nil, named(err, kustomizev1.KustomizationKind, ks.Namespace, ks.Name)
 		}
-		specs = append(specs, spec)
+		specs = append(specs, o.keys.without(spec))
 	}
 	for _, app := range r.applications {
 		spec, err := r.application(app, revision, o)
 		if err != nil {
 			return nil, named(err, api.ApplicationKind, app.Namespace, app.Name)
 		}
-		specs = append(specs, spec)
+		spec.Opener = o.keys.ofProject(app)
+		specs = append(specs, o.keys.without(spec))
 	}
 	return specs, nil
 }
@@ -140,6 +141,8 @@ type previewOptions struct {
 	// charts are told of the cluster; nil: neither is known.
 	variables    func(flux.VariablesRef) (map[string]string, error)
 	capabilities func() render.Capabilities
+	// keys open sealed files; nil: they are left sealed.
+	keys *previewKeys
 }
 
 // variable reads variables from the ConfigMaps and Secrets in the files.

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "github.com/holdfastcd/holdfast/api/argo/v1alpha1"
+	"github.com/holdfastcd/holdfast/deploy"
 	"github.com/holdfastcd/holdfast/internal/cluster"
 	"github.com/holdfastcd/holdfast/internal/controller"
 	"github.com/holdfastcd/holdfast/internal/delivery"
@@ -28,6 +29,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/overview"
 	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/render"
+	"github.com/holdfastcd/holdfast/internal/secret/sealed"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/source/git"
 )
@@ -41,6 +43,9 @@ type Diff struct {
 	All           bool
 	Source        string
 	ArgoNamespace string
+
+	decryptionSecret  string
+	sealingNamespaces []string
 }
 
 // bindComparison binds what decides how a delivery is compared.
@@ -48,6 +53,9 @@ func (o *Diff) bindComparison(s settings) {
 	s.text(&o.DefaultServiceAccount, "default-service-account", "", "as given to the controller: `NAME` of the account of Kustomizations that name none")
 	s.toggle(&o.Permissive, "permissive", "as given to the controller: deliveries that name no account use your own identity")
 	s.text(&o.ArgoNamespace, "argocd-namespace", argoNamespace, "`NAMESPACE` of AppProjects")
+	s.text(&o.decryptionSecret, "decryption-secret", "", "as given to the controller: `NAMESPACE/NAME` of the keys of deliveries that name none")
+	s.flags.StringSliceVar(&o.sealingNamespaces, "sealing-key-namespace", []string{sealed.StockNamespace, deploy.DefaultNamespace}, "as given to the controller: `NAMESPACE` with keys of SealedSecrets; repeatable")
+	s.bind("sealing-key-namespace")
 	s.flags.StringVar(&o.Source, "source", "", "`DIR` that stands for the root of the repository (default: fetch it, without credentials)")
 }
 
@@ -69,7 +77,9 @@ func newDiff(p Process) *cobra.Command {
 		Long: `Show what Flux Kustomizations and Argo CD Applications would change in the cluster:
 the very plan that the controller would execute, made by the same code. Reads and dry
 runs are sent as the delivery's own account, which you must be permitted to
-impersonate; nothing is changed. Values of Secrets are never shown.
+impersonate; nothing is changed. Values of Secrets are never shown. What is sealed is
+opened with the delivery's keys if you may read them; if not, it is left out, and that
+is said.
 
 Files, names or --all say which deliveries are meant.
 
@@ -174,6 +184,7 @@ func (o *Diff) conclude(ctx context.Context, cfg *rest.Config, asked requested, 
 	if err != nil {
 		return err
 	}
+	o.keys.tell(p.Err, "compared")
 	if err := o.print(p, differences); err != nil {
 		return err
 	}
@@ -191,8 +202,15 @@ func (o *Diff) compare(ctx context.Context, cfg *rest.Config, asked requested) (
 	}
 	renderer, closeRenderer := newRenderer()
 	defer closeRenderer()
-	engine, err := controller.Previewer(ctx, cfg, renderer, o.ArgoNamespace)
+	unsealer, err := controller.PreviewKeys(ctx, cfg, o.sealingNamespaces)
 	if err != nil {
+		return nil, err
+	}
+	engine, err := controller.Previewer(ctx, cfg, renderer, o.ArgoNamespace, unsealer)
+	if err != nil {
+		return nil, err
+	}
+	if o.keys, err = newPreviewKeys(cfg, o.decryptionSecret, o.ArgoNamespace); err != nil {
 		return nil, err
 	}
 	o.ask(ctx, engine.Cluster)
@@ -210,6 +228,7 @@ func (o *Diff) compare(ctx context.Context, cfg *rest.Config, asked requested) (
 		if conflict := made.Conflict(); conflict != nil {
 			return nil, conflict
 		}
+		o.keys.see(made, unsealer)
 		differences = append(differences, differencesOf(spec.ID, made)...)
 	}
 	return differences, nil
@@ -407,9 +426,8 @@ func differencesOf(id delivery.ID, made plan.Plan) []difference {
 		if a.Desired != nil {
 			d.File, d.Line, d.Warnings = a.Desired.Origin.File, a.Desired.Origin.Line, a.Desired.Warnings
 		}
-		if a.Observed.Live != nil && a.Observed.DryRun != nil {
-			d.Fields = plan.Diff(a.Observed.Live, a.Observed.DryRun)
-		}
+		d.Fields = made.Fields(a)
+		d.Reason, d.Warnings = made.Mask.Text(d.Reason), made.Mask.Texts(d.Warnings)
 		if a.Op == plan.Hold {
 			d.Confirm = made.HeldDigest
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/holdfastcd/holdfast/deploy"
 	"github.com/holdfastcd/holdfast/internal/schema"
+	"github.com/holdfastcd/holdfast/internal/secret/sealed"
 )
 
 // Install is what to install, and where.
@@ -38,6 +39,8 @@ func (o *Install) bind(s settings) {
 	s.text(&o.DataClaim, "data-claim", "", "`NAME` of a PersistentVolumeClaim for the data directory (default: none; it is fetched again)")
 	s.flags.StringSliceVar(&o.Tenants, "tenants", nil, "`NAMESPACES` whose service accounts Holdfast may act as (default: all)")
 	s.bind("tenants")
+	s.flags.StringSliceVar(&o.SealingKeys, "sealing-key-namespace", nil, "`NAMESPACE` with keys of SealedSecrets that Holdfast opens beside its own, such as "+sealed.StockNamespace+"; repeatable")
+	s.bind("sealing-key-namespace")
 	s.toggle(&o.Observe, "observe", "look beside Argo CD or Flux, with no right to write as itself")
 	s.toggle(&o.Takeover, "takeover", "look beside Argo CD or Flux, and deliver what 'holdfast takeover' takes over")
 	s.toggle(&o.Permissive, "permissive", "UNSAFE: give Holdfast's own account cluster-admin, for deliveries that name no account")

@@ -41,6 +41,18 @@ func (c *Connection) config() (*rest.Config, error) {
 	return tune(cfg), nil
 }
 
+// contextNamespace returns the namespace of the context, "default" if it has none.
+func (c *Connection) contextNamespace() string {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = c.Kubeconfig
+	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: c.Context})
+	namespace, _, err := loader.Namespace()
+	if err != nil || namespace == "" {
+		return "default"
+	}
+	return namespace
+}
+
 // controllerConfig returns how the controller reaches its cluster: by the file,
 // or as the Pod it runs in. It never guesses: a controller that takes whatever
 // cluster a person was last looking at does harm.

@@ -108,7 +108,7 @@ func (o *Install) foreign(ctx context.Context, c client.Client, ours *unstructur
 	}
 	versions, served := versionsOf(ours, "name"), versionsOf(live, "served")
 	installed := slices.ContainsFunc(live.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool { return f.Manager == installer })
-	if !installed && !o.ReplaceCRDs {
+	if !installed && (!o.ReplaceCRDs || ours.GetName() == deploy.SealedSecrets) {
 		for _, v := range versions {
 			if !slices.Contains(served, v) {
 				return false, fault.New(fault.Conflict, "%s is installed without version %s, which Holdfast reads", ours.GetName(), v).

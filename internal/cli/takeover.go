@@ -111,6 +111,7 @@ func (o *Takeover) consent(ctx context.Context, cfg *rest.Config, u *unstructure
 		if err != nil {
 			return hinted(err, "what would change cannot be told: correct that first, give a checkout with --source DIR, or go without with --no-preview")
 		}
+		o.preview.keys.tell(p.Err, "compared")
 		if err := o.tell(p, differences); err != nil {
 			return err
 		}

@@ -147,7 +147,7 @@ func (o *TrustCheck) newJudge(ctx context.Context, cfg *rest.Config, policies []
 		images:  image.New(image.Options{Clock: time.Now, Log: log}),
 	}
 	var err error
-	if j.engine, err = controller.Previewer(ctx, cfg, renderer, o.ArgoNamespace); err == nil {
+	if j.engine, err = controller.Previewer(ctx, cfg, renderer, o.ArgoNamespace, nil); err == nil {
 		o.ask(ctx, j.engine.Cluster)
 		j.fetcher, err = newFetcher(git.Options{Proxy: http.ProxyFromEnvironment, AllowFile: o.Source != ""})
 	}
@@ -366,7 +366,7 @@ func desired(composed plan.Plan) ([]object.Object, error) {
 			continue
 		}
 		var o object.Object
-		if err := o.UnmarshalJSON(a.Desired.Body); err != nil {
+		if err := o.UnmarshalJSON(a.Desired.Body.Reveal()); err != nil {
 			return nil, fault.New(fault.Internal, "an object that was rendered cannot be read again").On(a.ID.String())
 		}
 		objects = append(objects, o)

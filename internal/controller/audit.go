@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"crypto/rand"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/holdfastcd/holdfast/internal/audit"
+	"github.com/holdfastcd/holdfast/internal/audit/depot"
 	"github.com/holdfastcd/holdfast/internal/audit/remote"
 	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/fault"
@@ -39,19 +41,35 @@ func (p *process) openAudit() error {
 	if err != nil {
 		return err
 	}
-	dir := p.AuditDir
-	if dir == "" {
-		dir = filepath.Join(p.DataDir, auditDir)
+	o := audit.Options{Dir: p.AuditDir, Signer: key.Signer, Verifier: key.Verifier, Clock: time.Now, Log: p.Log}
+	if o.Dir == "" {
+		o.Dir = filepath.Join(p.DataDir, auditDir)
 	}
-	p.audit, err = audit.Open(context.Background(), audit.Options{
-		Dir: dir, Signer: key.Signer, Verifier: key.Verifier, Clock: time.Now, Log: p.Log,
-	})
-	if err != nil {
+	where := o.Dir
+	if p.AuditStore != "" {
+		store, err := depot.Open(context.Background(), p.AuditStore, os.LookupEnv)
+		if err != nil {
+			return err
+		}
+		p.auditStore, o.Store, where = store, store, store.Where()
+	}
+	if p.audit, err = audit.Open(context.Background(), o); err != nil {
 		return err
 	}
-	p.served = server.Audit{Log: remote.Kept(p.audit), Files: audit.Files(dir), Key: key.Public}
-	p.Log.Info("audit log", "dir", dir, "entries", p.audit.Size(), "key", key.Public)
+	p.served = server.Audit{Log: remote.Kept(p.audit), Files: audit.Files(p.audit.Reader()), Key: key.Public}
+	p.Log.Info("audit log", "at", where, "entries", p.audit.Size(), "key", key.Public)
 	return nil
+}
+
+// keepAudit fails when another process has taken the log: nothing is delivered without it.
+func (p *process) keepAudit(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-p.audit.Lost():
+		return fault.New(fault.Conflict, "another controller has taken the audit log").
+			WithHint("two controllers cannot share a log: end one of them, or give it a store of its own")
+	}
 }
 
 // auditKey returns the key of the log, and makes one at the first start.
@@ -110,9 +128,9 @@ func newSecret(namespace string) (*corev1.Secret, error) {
 	}, nil
 }
 
-// demandsChanged asks for a pass of every delivery: they must prove something else
-// than before.
-func (p *process) demandsChanged() {
+// askAll asks for a pass of every delivery: they must prove something else than before,
+// or the key that some of them lacked is there.
+func (p *process) askAll() {
 	if p.flux != nil && p.argo != nil {
 		go p.flux.All()
 		go p.argo.All()

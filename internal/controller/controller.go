@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
@@ -31,6 +33,8 @@ import (
 	"github.com/holdfastcd/holdfast/internal/dialect/own"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/render"
+	"github.com/holdfastcd/holdfast/internal/secret/leak"
+	"github.com/holdfastcd/holdfast/internal/secret/sealed"
 	"github.com/holdfastcd/holdfast/internal/server"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/source/git"
@@ -51,11 +55,13 @@ type Options struct {
 	Listen         string // address of the one HTTP port
 	ArtifactURL    string // by which others reach that port; empty: the service that install makes
 
-	// AuditDir is where the log of decisions lies; empty: in DataDir. AuditKey is the
-	// file of the key that signs it; empty: the Secret [AuditSecret] in Namespace, or,
+	// AuditDir is where the log of decisions lies; empty: in DataDir. AuditStore is the
+	// address of a bucket where it lies instead (package depot), with its index in
+	// AuditDir. AuditKey is the file of the key that signs it; empty: the Secret [AuditSecret] in Namespace, or,
 	// where that is empty too, a file in DataDir.
-	AuditDir, AuditKey string
-	Namespace          string // that the process runs in; empty: it does not run in a cluster
+	AuditDir, AuditStore, AuditKey string
+
+	Namespace string // that the process runs in; empty: it does not run in a cluster
 	// APIAuditToken is the file of the token with which the API server sends its audit
 	// events; empty: none are taken.
 	APIAuditToken string
@@ -65,6 +71,14 @@ type Options struct {
 	ArgoNamespace         string
 	AllowFileURLs         bool
 	AllowLinkLocal        bool // Git servers, registries and proxies at link-local addresses
+	// DecryptionSecret has the keys for sealed files of deliveries that name none; zero:
+	// there are none.
+	DecryptionSecret types.NamespacedName
+	// SealingNamespaces hold the keys of SealedSecrets; new ones are made in the last,
+	// when the newest is as old as SealingRenewal (0: never). None: those of the stock
+	// controller, and Namespace.
+	SealingNamespaces []string
+	SealingRenewal    time.Duration
 	// Observe has everything be looked at, and nothing written but for what was
 	// taken over from a peer that runs beside.
 	Observe bool
@@ -78,17 +92,22 @@ type Options struct {
 type process struct {
 	Options
 
-	store    *store.Store
-	workers  *worker.Pool
-	patient  *worker.Pool // for what takes long
-	git      *git.Store
-	hub      *source.Hub
-	cluster  *cluster.Cluster
-	audit    *audit.Log
+	store   *store.Store
+	workers *worker.Pool
+	patient *worker.Pool // for what takes long
+	leaks   *worker.Pool // for searches for secrets, whose rules take memory
+	git     *git.Store
+	hub     *source.Hub
+	cluster *cluster.Cluster
+	audit   *audit.Log
+
+	auditStore io.Closer // where it is a bucket
+
 	served   server.Audit // what is served of it
 	writes   *writes.Memory
 	manager  ctrl.Manager
 	own      *own.Own
+	sealing  *sealed.Keys
 	flux     *flux.Flux
 	argo     *argo.Argo
 	renders  *renderings
@@ -109,7 +128,7 @@ func Run(ctx context.Context, o Options) error {
 	klog.SetLogger(libraryLog(o.Log))
 	p := &process{Options: o}
 	defer p.close() //nolint:contextcheck // what ends must end also after ctx has
-	for _, step := range []func() error{p.openData, p.listen, p.connect, p.openAudit, p.openWrites, p.manage, p.serve} {
+	for _, step := range []func() error{p.openData, p.listen, p.connect, p.openAudit, p.openWrites, p.openSeals, p.manage, p.serve} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -131,6 +150,7 @@ func (p *process) openData() (err error) {
 	}
 	p.workers = worker.NewPool(worker.Options{Size: p.Workers, MemoryLimit: p.WorkerMemoryBytes, Deadline: quickRender})
 	p.patient = worker.NewPool(worker.Options{Size: 1, MemoryLimit: p.WorkerMemoryBytes, Deadline: longRender})
+	p.leaks = worker.NewPool(worker.Options{Size: 1, MemoryLimit: p.WorkerMemoryBytes, Deadline: longRender, IdleAfter: leaksIdle})
 	p.git, err = git.New(p.store.Git(), git.Options{
 		AllowFile: p.AllowFileURLs, AllowLinkLocal: p.AllowLinkLocal, Proxy: http.ProxyFromEnvironment,
 		MaxBytes: limit - limit/printsShare,
@@ -181,11 +201,14 @@ func (p *process) manage() (err error) {
 		Observed: p.observed.note,
 		Peers:    &dialect.Peers{},
 	}
-	if p.own, err = own.Setup(p.manager, env, own.Options{Changed: p.demandsChanged, Record: engine.Record, Alive: p.alive}); err != nil {
+	if p.own, err = own.Setup(p.manager, env, own.Options{Changed: p.askAll, Record: engine.Record, Alive: p.alive}); err != nil {
 		return err
 	}
 	env.Trust = p.own.Demands
 	router := dialect.Router{}
+	if env.Decryption, err = p.decryption(router); err != nil {
+		return err
+	}
 	if p.flux, err = flux.Setup(p.manager, env, router); err != nil {
 		return err
 	}
@@ -217,6 +240,8 @@ func (p *process) engine() *delivery.Engine {
 		Judged:   p.judged,
 		Audit:    p.audit,
 		Editors:  p.editors(),
+		Unsealer: p.sealing,
+		Leaks:    leak.New(p.leaks),
 	})
 	if p.writes != nil {
 		p.writes.OnNote(engine.Named)
@@ -249,6 +274,7 @@ func (p *process) serve() error {
 		Artifacts:  p.flux.Artifacts,
 		Audit:      &p.served,
 		APIAudit:   p.apiAudit(),
+		Sealing:    p.sealing,
 		Observed:   p.observed,
 		Refreshers: []server.Refresher{staleness{p.hub}, p.flux, p.argo},
 		Secrets:    webhookSecrets(p.manager.GetAPIReader(), p.ArgoNamespace),
@@ -265,6 +291,8 @@ func (p *process) serve() error {
 func (p *process) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.server.Serve(ctx, p.listener) })
+	g.Go(func() error { return p.keepAudit(ctx) })
+	g.Go(func() error { return p.sealing.Run(ctx) })
 	g.Go(func() error {
 		if err := p.cluster.Start(ctx); err != nil {
 			return err
@@ -296,6 +324,7 @@ func (p *process) close() {
 	if p.workers != nil {
 		p.workers.Close()
 		p.patient.Close()
+		p.leaks.Close()
 	}
 	if p.git != nil {
 		if err := p.git.Close(); err != nil {
@@ -306,6 +335,9 @@ func (p *process) close() {
 		if err := p.audit.Close(); err != nil {
 			p.Log.Error("cannot close the audit log", "error", err)
 		}
+	}
+	if p.auditStore != nil {
+		_ = p.auditStore.Close() // only connections are left
 	}
 	if p.store != nil {
 		_ = p.store.Close() // the lock goes with the process

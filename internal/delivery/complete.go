@@ -12,6 +12,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/policy"
 	"github.com/holdfastcd/holdfast/internal/schema"
+	"github.com/holdfastcd/holdfast/internal/secret"
 )
 
 // Digester makes keyed digests of desired objects; keyed, because a digest of a
@@ -92,7 +93,7 @@ func seal(o *object.Object, kinds schema.Kinds, digest Digester, ignored *plan.I
 			On(o.ID().String()).At(o.Origin.File, o.Origin.Line)
 	}
 	kind, _ := kinds.Lookup(o.GroupVersionKind())
-	return plan.Desired{ID: o.ID(), Kind: kind, Origin: o.Origin, Digest: digest(told), Body: body, Ignored: ignored}, nil
+	return plan.Desired{ID: o.ID(), Kind: kind, Origin: o.Origin, Digest: digest(told), Body: secret.Hide(body), Ignored: ignored}, nil
 }
 
 func holdsNamespace(desired []plan.Desired, name string) bool {

@@ -109,7 +109,7 @@ func TestCompleteMarks(t *testing.T) {
 		`{"apiVersion":"v1","kind":"Namespace","metadata":{"annotations":{"track":"web:/Namespace:apps/b"},"labels":{"owner":"me"},"name":"b"}}`,
 	}
 	for i, w := range want {
-		if diff := cmp.Diff(w, string(desired[i].Body)); diff != "" {
+		if diff := cmp.Diff(w, string(desired[i].Body.Reveal())); diff != "" {
 			t.Errorf("object %d (-want +got):\n%s", i, diff)
 		}
 		if desired[i].Digest != digest([]byte(w)) {

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"strings"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/schema"
+	"github.com/holdfastcd/holdfast/internal/secret"
 	"github.com/holdfastcd/holdfast/internal/tree"
 	"github.com/holdfastcd/holdfast/internal/trust"
 )
@@ -22,6 +24,7 @@ type composed struct {
 	// admission is what was found about the images; nil where nothing asks.
 	admission *admission
 	runs      map[object.ID][]string // the images of each object, as applied
+	opened    bool                   // something was sealed
 }
 
 // stages are what the way from a revision to what will be sent needs of others.
@@ -30,22 +33,46 @@ type stages struct {
 	served  schema.Kinds // of the cluster; those that the delivery itself defines join them
 	examine examiner
 	digest  Digester
+	// unsealer opens SealedSecrets; nil: they are left as they are.
+	unsealer secret.Unsealer
+	// plain judges what stands open in what was read; nil: nobody asks.
+	plain func(context.Context, render.Result) error
+	mask  *secret.Mask // takes in the secret values
 }
 
 // compose goes the way from a verified revision to what will be sent: rendered,
-// variables replaced, placed, admitted, images examined and pinned, completed.
-// Errors are *fault.Error of these stages; those of source alone, which the cluster
-// has no part in, come as *flaw.
+// opened, variables replaced, placed, admitted, images examined and pinned, completed.
+// Errors are *fault.Error of these stages, and hold no value that was opened; those of
+// source alone, which the cluster has no part in, come as *flaw.
 func (s Spec) compose(ctx context.Context, v trust.Verified, by stages) (composed, error) {
-	rendered, err := s.source(ctx, by.render, v.Revision().Tree)
+	made, err := s.composeAll(ctx, v, by)
+	if lies, ok := errors.AsType[*flaw](err); ok {
+		return made, &flaw{by.mask.Error(lies.error)}
+	}
+	return made, by.mask.Error(err)
+}
+
+func (s Spec) composeAll(ctx context.Context, v trust.Verified, by stages) (composed, error) {
+	rendered, err := s.source(ctx, by, v.Revision().Tree)
 	if err != nil {
 		return composed{}, &flaw{err}
+	}
+	if by.plain != nil {
+		if err := by.plain(ctx, rendered); err != nil {
+			return composed{}, err
+		}
 	}
 	kinds := schema.Union{by.served, declared(rendered.Objects)}
 	placed, err := s.place(rendered.Objects, kinds)
 	if err != nil {
 		return composed{}, err
 	}
+	placed, sealed, err := by.unseal(placed)
+	if err != nil {
+		return composed{}, err
+	}
+	opened := by.mask.Opened() || len(sealed.owners) > 0
+	hide(by.mask, placed...)
 	admitted, err := s.Rules.Admit(placed, kinds)
 	if err != nil {
 		return composed{}, err
@@ -57,10 +84,12 @@ func (s Spec) compose(ctx context.Context, v trust.Verified, by stages) (compose
 	admitted = evidence.pin(admitted, v.Demands())
 	made := composed{
 		trace: rendered.Trace, asked: rendered.Asked, images: object.Images(placed), admission: evidence,
-		runs: runs(admitted.Objects(), v.Demands()),
+		runs: runs(admitted.Objects(), v.Demands()), opened: opened,
 	}
 	made.desired, err = s.complete(admitted, kinds, by.digest)
 	note(made.desired, rendered.Notes)
+	sealed.mark(made.desired)
+	s.need(admitted.Objects(), made.desired)
 	return made, err
 }
 
@@ -85,9 +114,18 @@ func note(desired []plan.Desired, notes []render.Note) {
 }
 
 // source is the part of compose that depends on the source alone.
-func (s Spec) source(ctx context.Context, r render.Renderer, t tree.Tree) (render.Result, error) {
-	rendered, err := r.Render(ctx, s.Render, t)
+func (s Spec) source(ctx context.Context, by stages, t tree.Tree) (render.Result, error) {
+	opener, request := s.opener(), s.Render
+	request.Keys = opener.ID()
+	s.hideVariables(by.mask)
+	rendered, err := by.render.Render(ctx, request, secret.NewTree(ctx, t, opener, by.mask))
 	if err != nil {
+		return rendered, err
+	}
+	for _, v := range rendered.Opened { // by a rendering before, whose result was kept
+		by.mask.Add(string(v.Reveal()))
+	}
+	if err := s.open(ctx, rendered.Objects, by.mask); err != nil {
 		return rendered, err
 	}
 	if s.Substitute != nil {
@@ -122,17 +160,21 @@ func declared(objects []object.Object) schema.Table {
 // needs no cluster, and goes the same way as [Engine.Deliver]. Errors are
 // *fault.Error, as those of rendering, admission and planning.
 func Compose(ctx context.Context, r render.Renderer, spec Spec, kinds schema.Kinds) (plan.Plan, error) {
+	mask := &secret.Mask{}
 	// Nothing is sent, and so nothing has to be proven, nor compared by digest.
 	made, err := spec.compose(ctx, trust.Vouch(spec.Revision, trust.Evidence{}, trust.Demands{}), stages{
 		render: r, served: kinds, examine: unexamined, digest: func([]byte) [32]byte { return [32]byte{} },
+		mask: mask,
 	})
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	return plan.Make(plan.Input{
+	p, err := plan.Make(plan.Input{
 		Owner:   spec.ID.String(),
 		Desired: made.desired,
 		Observe: func(object.ID) plan.Observed { return plan.Observed{Sight: plan.Absent} },
 		Profile: spec.Profile.Plan,
 	})
+	p.Mask = mask
+	return p, err
 }

@@ -169,7 +169,7 @@ func (st *state) lookAgain(wait time.Duration) {
 // look reads the suspects and finds out what was done to them. One that cannot be read
 // is told by what the watch shows of it.
 func (e *Engine) look(ctx context.Context, spec Spec, st *state, suspects []*suspect) error {
-	if slices.ContainsFunc(suspects, func(s *suspect) bool { return s.moved && s.action.Desired.Body == nil }) {
+	if slices.ContainsFunc(suspects, func(s *suspect) bool { return s.moved && s.action.Desired.Body.IsZero() }) {
 		if err := e.fill(ctx, spec, st, suspects); err != nil {
 			return err
 		}
@@ -261,14 +261,33 @@ func (s *suspect) compare(spec Spec, live *unstructured.Unstructured) error {
 		ID: a.ID, Live: live, Manager: spec.Profile.FieldManager, Moved: s.moved,
 		Ignored: a.Desired.Ignored, Shared: a.Desired.Treatment.Merge,
 	}
-	if a.Op != plan.Update && a.Desired.Body != nil { // the source may have changed since it was applied
+	if a.Op != plan.Update && !a.Desired.Body.IsZero() { // the source may have changed since it was applied
 		scene.Desired = &unstructured.Unstructured{}
-		if err := scene.Desired.UnmarshalJSON(a.Desired.Body); err != nil {
+		if err := scene.Desired.UnmarshalJSON(a.Desired.Body.Reveal()); err != nil {
 			return fault.New(fault.Rejected, "the desired object cannot be read").On(a.ID.String()).Because(err)
 		}
+		refer(scene.Desired, live, a.Desired.Owner)
 	}
 	s.drift = plan.FindDrift(scene)
 	return nil
+}
+
+// refer gives a desired object the references to its owner that the live one has: with
+// which UID they were sent, nobody remembers.
+func refer(desired, live *unstructured.Unstructured, owner object.ID) {
+	if owner == (object.ID{}) {
+		return
+	}
+	var ours []any
+	all, _, _ := unstructured.NestedSlice(live.Object, "metadata", "ownerReferences")
+	for _, r := range all {
+		if fields, ok := r.(map[string]any); ok && fields["kind"] == owner.Kind && fields["name"] == owner.Name {
+			ours = append(ours, fields)
+		}
+	}
+	if metadata, ok := desired.Object["metadata"].(map[string]any); ok && ours != nil {
+		metadata["ownerReferences"] = ours
+	}
 }
 
 // guess tells of a change without its fields.
@@ -286,7 +305,9 @@ func (e *Engine) tellDrift(ctx context.Context, spec Spec, st *state, suspects [
 		}
 		n := st.noticeOf(s.action.ID)
 		if news := n.take(s, st.prints[s.action.ID], e.Clock()); s.gone || !news.None() {
-			found = append(found, e.editOf(s, news))
+			f := e.editOf(s, news)
+			f.change.Fields, f.change.Added = st.mask.Texts(f.change.Fields), st.mask.Texts(f.change.Added) // it may be told again later
+			found = append(found, f)
 		}
 	}
 	if len(found) == 0 {
@@ -363,7 +384,7 @@ func (e *Engine) strip(ctx context.Context, spec Spec, st *state, p plan.Plan) e
 			if !st.surplus(a) {
 				continue
 			}
-			if a.Desired.Body == nil && bodies == nil {
+			if a.Desired.Body.IsZero() && bodies == nil {
 				var err error
 				if bodies, err = e.bodies(ctx, spec, st); err != nil {
 					return err

@@ -127,8 +127,8 @@ func (e *Engine) recordEdits(ctx context.Context, spec Spec, st *state, found []
 		}
 	}
 	entry.Counts = map[string]int{"edited": len(found)}
-	if _, err := e.Audit.Append(ctx, entry, record); err != nil {
-		e.Audit.Later(entry, record)
+	if _, err := e.append(ctx, st, entry, record); err != nil {
+		e.later(st, entry, record)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/render"
+	"github.com/holdfastcd/holdfast/internal/secret"
 	"github.com/holdfastcd/holdfast/internal/trust"
 )
 
@@ -51,6 +52,11 @@ type Options struct {
 	Audit Audit
 	// Editors tell which users are behind changes of delivered objects; nil: nobody does.
 	Editors Editors
+	// Leaks searches files for secrets that nobody sealed; nil: whatever asks for it is
+	// refused.
+	Leaks Leaks
+	// Unsealer opens SealedSecrets; nil: they are applied as they are.
+	Unsealer secret.Unsealer
 }
 
 // Engine delivers specs to one cluster. One pass is one call of [Engine.Deliver]:
@@ -67,6 +73,7 @@ type Engine struct {
 	stuck  map[ID]bool          // deliveries that a new kind may help on
 	// awaiting are the deliveries that may still learn who changed their objects.
 	awaiting map[ID]bool
+	expected map[object.ID]map[ID]struct{} // who waits for a Secret that is missing
 	notify   func(ID)
 }
 
@@ -78,6 +85,7 @@ func New(o Options) *Engine {
 	e := &Engine{
 		Options: o, states: map[ID]*state{}, named: map[string]*state{},
 		owners: map[object.ID]*state{}, stuck: map[ID]bool{}, awaiting: map[ID]bool{},
+		expected: map[object.ID]map[ID]struct{}{},
 	}
 	o.Cluster.Subscribe(e.dispatch)
 	o.Cluster.SubscribeKinds(func([]kschema.GroupKind) { e.unstick() })
@@ -92,7 +100,7 @@ func (e *Engine) OnEvent(notify func(ID)) {
 }
 
 // dispatch hands an event to the delivery that it concerns: the one that claims the
-// object, or else the one that its marks name.
+// object, or else the one that its marks name; and to those that wait for the object.
 func (e *Engine) dispatch(ev cluster.Event) {
 	e.mu.Lock()
 	st, ok := e.owners[ev.ID]
@@ -101,10 +109,16 @@ func (e *Engine) dispatch(ev cluster.Event) {
 			st.stray(ev.ID)
 		}
 	}
-	notify := e.notify
+	notify, waiting := e.notify, slices.Collect(maps.Keys(e.expected[ev.ID]))
 	e.mu.Unlock()
-	if ok && notify != nil {
+	if notify == nil {
+		return
+	}
+	if ok {
 		notify(st.id)
+	}
+	for _, id := range waiting {
+		notify(id)
 	}
 }
 
@@ -126,9 +140,11 @@ func (e *Engine) unstick() {
 // is told in the report, never as a panic or a half-made inventory.
 func (e *Engine) Deliver(ctx context.Context, spec Spec) Report {
 	st := e.state(spec.ID)
+	defer st.pass()()
 	e.identify(ctx, spec, st)
 	report := e.deliver(ctx, spec, st)
 	report.Alerts, st.alerts = st.alerts, nil
+	report = discreet(report, st.mask)
 	e.judged(spec, st, report)
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -176,6 +192,7 @@ func (e *Engine) execute(ctx context.Context, spec Spec, st *state, p plan.Plan,
 		Retract:     retract,
 	})
 	e.remember(spec, st, res)
+	e.tellSealed(ctx, spec, res)
 	report := e.report(spec, st, p, res)
 	e.conclude(ctx, spec, st, in, res, report)
 	return report
@@ -185,28 +202,36 @@ func (e *Engine) execute(ctx context.Context, spec Spec, st *state, p plan.Plan,
 // last pass rendered: the next pass will send nothing unless the cluster moved.
 func (e *Engine) Unchanged(spec Spec) bool {
 	st := e.state(spec.ID)
-	return st.desired != nil && st.key == e.key(spec) && st.answers == st.asked.Answers(spec.Render.Capabilities) &&
+	return st.desired != nil && st.key == e.key(spec) && (st.sealing == "" || st.sealing == e.unsealedBy()) && st.answers == st.asked.Answers(spec.Render.Capabilities) &&
 		st.trace.Holds(spec.Revision.Tree)
 }
 
 // Preview returns the plan of a pass, with the fields that it would change, and
 // sends nothing but reads and dry runs.
 func (e *Engine) Preview(ctx context.Context, spec Spec) (plan.Plan, error) {
-	in, err := e.prepare(ctx, spec, e.state(spec.ID), true)
+	st := e.state(spec.ID)
+	defer st.pass()()
+	in, err := e.prepare(ctx, spec, st, true)
 	if err != nil {
 		return plan.Plan{}, err
 	}
 	in.Observe, err = e.raise(ctx, spec, nil, in, func(plan.Desired, plan.Observed) bool { return true })
 	if err != nil {
-		return plan.Plan{}, err
+		return plan.Plan{}, st.mask.Error(err)
 	}
-	return plan.Make(in)
+	for _, d := range in.Desired {
+		st.masked(in.Observe(d.ID))
+	}
+	p, err := plan.Make(in)
+	p.Mask = st.mask
+	return p, err
 }
 
 // Retract removes what a delivery holds, because its resource is being deleted.
 // It reports true when nothing is left to wait for.
 func (e *Engine) Retract(ctx context.Context, spec Spec) (Report, bool) {
 	st := e.state(spec.ID)
+	defer st.pass()()
 	spec.Prune, spec.Profile.Plan.AllowEmpty = true, true
 	spec.Profile.Plan.Brake, spec.Only = plan.NoBrake(), nil // to delete the resource is a word
 	in, err := e.input(ctx, spec, st, nil, true)
@@ -217,14 +242,20 @@ func (e *Engine) Retract(ctx context.Context, spec Spec) (Report, bool) {
 	if err != nil {
 		return e.refuse(spec, st, err), false
 	}
-	report := e.execute(ctx, spec, st, p, true)
+	report := discreet(e.execute(ctx, spec, st, p, true), st.mask)
 	return report, len(report.Inventory) == 0
 }
 
 // Forget drops what is remembered of a delivery that no longer exists.
 func (e *Engine) Forget(id ID) {
 	e.mu.Lock()
-	if st := e.states[id]; st != nil {
+	st := e.states[id]
+	e.mu.Unlock()
+	if st != nil {
+		e.expect(st, nil)
+	}
+	e.mu.Lock()
+	if st != nil {
 		for o := range st.claims {
 			delete(e.owners, o)
 		}
@@ -270,7 +301,7 @@ func (e *Engine) prepare(ctx context.Context, spec Spec, st *state, bodies bool)
 
 func needsBodies(p plan.Plan, spec Spec) bool {
 	return slices.ContainsFunc(p.Actions(), func(a plan.Action) bool {
-		return a.Op.Applies() && a.Desired.Body == nil || a.Desired != nil && spec.untold(*a.Desired, a.Observed)
+		return a.Op.Applies() && a.Desired.Body.IsZero() || a.Desired != nil && spec.untold(*a.Desired, a.Observed)
 	})
 }
 
@@ -283,7 +314,7 @@ func (e *Engine) desire(ctx context.Context, spec Spec, st *state, bodies bool) 
 	if err != nil {
 		return nil, err
 	}
-	if !bodies && e.Unchanged(spec) {
+	if !bodies && e.Unchanged(spec) && st.plaintext.stands(spec, e.Clock()) {
 		return st.desired, nil
 	}
 	key, now := e.failureKey(spec), e.Clock()
@@ -301,6 +332,7 @@ func (e *Engine) desire(ctx context.Context, spec Spec, st *state, bodies bool) 
 	st.admit(made.admission)
 	st.key, st.trace, st.images, st.desired, st.runs = e.key(spec), made.trace, made.images, bodiless(made.desired), made.runs
 	st.asked, st.answers = made.asked, made.asked.Answers(spec.Render.Capabilities)
+	st.opened, st.sealing = made.opened, e.sealing(made.desired)
 	return made.desired, nil
 }
 
@@ -308,7 +340,10 @@ func (e *Engine) desire(ctx context.Context, spec Spec, st *state, bodies bool) 
 // anew for one that it does not know: no event tells of what an aggregated API serves.
 func (e *Engine) compose(ctx context.Context, spec Spec, st *state, v trust.Verified) (composed, error) {
 	known := e.Cluster.Kinds()
-	by := stages{render: e.Renderer(spec.ID), served: known, examine: e.examine(spec, st), digest: e.Digest}
+	by := stages{
+		render: e.Renderer(spec.ID), served: known, examine: e.examine(spec, st), digest: e.Digest,
+		unsealer: e.Unsealer, plain: e.plain(spec, st), mask: st.mask,
+	}
 	made, err := spec.compose(ctx, v, by)
 	if _, lies := errors.AsType[*flaw](err); lies || fault.KindOf(err) != fault.NotFound {
 		return made, err
@@ -323,7 +358,7 @@ func (e *Engine) compose(ctx context.Context, spec Spec, st *state, v trust.Veri
 func bodiless(desired []plan.Desired) []plan.Desired {
 	out := slices.Clone(desired)
 	for i := range out {
-		out[i].Body = nil
+		out[i].Body = secret.Text{}
 	}
 	return out
 }

@@ -156,7 +156,7 @@ func (st *state) unproven() []string {
 	if st.proof != nil {
 		all = append(all, st.proof.evidence.Unproven...)
 	}
-	return append(all, st.admission.unproven()...)
+	return append(append(all, st.admission.unproven()...), st.plaintext.unproven()...)
 }
 
 // unproven are the verdicts that policies which only audit would refuse.

@@ -84,6 +84,7 @@ func (e *Engine) holdFights(ctx context.Context, spec Spec, p plan.Plan, st *sta
 			}
 			if f.fields == nil {
 				e.inspect(ctx, spec, a, f)
+				f.fields = st.mask.Texts(f.fields) // they outlive the pass
 			}
 			a.Op, a.Reason, f.holding = plan.Leave, f.story(), true
 		}
@@ -107,7 +108,7 @@ func (f *fight) story() string {
 func (e *Engine) inspect(ctx context.Context, spec Spec, a *plan.Action, f *fight) {
 	f.by, f.fields = a.Observed.By, []string{}
 	seen := a.Observed
-	if a.Desired == nil || a.Desired.Body == nil || compare(ctx, e.Cluster.As(spec.Account), spec, *a.Desired, &seen) != nil {
+	if a.Desired == nil || a.Desired.Body.IsZero() || e.compare(ctx, e.Cluster.As(spec.Account), spec, *a.Desired, &seen) != nil {
 		return
 	}
 	f.fields = fieldsOf(plan.Diff(seen.Live, seen.DryRun))

@@ -15,6 +15,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/policy"
 	"github.com/holdfastcd/holdfast/internal/render"
+	"github.com/holdfastcd/holdfast/internal/secret"
 	"github.com/holdfastcd/holdfast/internal/tree"
 	"github.com/holdfastcd/holdfast/internal/trust"
 )
@@ -51,6 +52,41 @@ func (unlogged) Last(string) (audit.Delivered, bool, error) { return audit.Deliv
 // errUnlogged is the cause of refusals to do what cannot be recorded.
 var errUnlogged = errors.New("the audit log cannot be written")
 
+// append writes an entry about a pass, without a value that the pass opened, and waits
+// for it; see [Audit].
+func (e *Engine) append(ctx context.Context, st *state, entry audit.Entry, r *audit.Record) (uint64, error) {
+	entry, r = discreetEntry(entry, r, st.mask)
+	return e.Audit.Append(ctx, entry, r)
+}
+
+// later is append without the wait.
+func (e *Engine) later(st *state, entry audit.Entry, r *audit.Record) {
+	e.Audit.Later(discreetEntry(entry, r, st.mask))
+}
+
+// discreetEntry is an entry and its record without a secret value.
+func discreetEntry(entry audit.Entry, r *audit.Record, mask *secret.Mask) (audit.Entry, *audit.Record) {
+	if !mask.Opened() {
+		return entry, r
+	}
+	entry.Reason = mask.Text(entry.Reason)
+	entry.Verdicts = slices.Clone(entry.Verdicts)
+	for i := range entry.Verdicts {
+		entry.Verdicts[i].Message = mask.Text(entry.Verdicts[i].Message)
+	}
+	if r == nil {
+		return entry, nil
+	}
+	copied := *r
+	copied.Objects = slices.Clone(r.Objects)
+	for i := range copied.Objects {
+		o := &copied.Objects[i]
+		o.Message, o.By = mask.Text(o.Message), mask.Text(o.By)
+		o.Fields, o.Added = mask.Texts(o.Fields), mask.Texts(o.Added)
+	}
+	return entry, &copied
+}
+
 // Bounds of what a record names.
 const (
 	maxInputs  = 200
@@ -82,7 +118,7 @@ func (e *Engine) intend(ctx context.Context, spec Spec, st *state, p plan.Plan, 
 	if !retract {
 		entry.Verdicts, entry.Commits = st.verdicts(spec.Trust), st.commits()
 	}
-	index, err := e.Audit.Append(ctx, entry, e.record(spec, st, p))
+	index, err := e.append(ctx, st, entry, e.record(spec, st, p))
 	if err != nil {
 		return nil, unrecorded(err)
 	}
@@ -112,7 +148,7 @@ func (e *Engine) approve(ctx context.Context, spec Spec, st *state, p plan.Plan)
 	entry := e.entry(spec, st, audit.Approve)
 	entry.Who = spec.ApprovedBy
 	entry.Reason = fmt.Sprintf("the prune of %d objects was confirmed by %s: %s", len(approved), word, few(names(approved)))
-	if _, err := e.Audit.Append(ctx, entry, nil); err != nil {
+	if _, err := e.append(ctx, st, entry, nil); err != nil {
 		return unrecorded(err)
 	}
 	return nil
@@ -169,7 +205,7 @@ func (e *Engine) conclude(ctx context.Context, spec Spec, st *state, in *intent,
 	if entry.Result == audit.ResultDelivered {
 		st.settled = settledKey(spec, st)
 	}
-	e.Audit.Later(entry, record)
+	e.later(st, entry, record)
 }
 
 // resultOf says how far a pass came. A sync of some objects is never the whole.
@@ -208,13 +244,13 @@ func (e *Engine) untouched(ctx context.Context, spec Spec, st *state, report Rep
 func (e *Engine) begin(ctx context.Context, spec Spec, st *state) {
 	entry := e.entry(spec, st, audit.Sync)
 	entry.Verdicts, entry.Commits = st.verdicts(spec.Trust), st.commits()
-	index, err := e.Audit.Append(ctx, entry, e.record(spec, st, plan.Plan{}))
+	index, err := e.append(ctx, st, entry, e.record(spec, st, plan.Plan{}))
 	if err != nil {
 		st.settled = "" // the next pass tries again
 		e.Log.Error("the audit log cannot be written", "delivery", spec.ID.String(), "error", err)
 		return
 	}
-	e.Audit.Later(audit.Entry{
+	e.later(st, audit.Entry{
 		Time: e.Clock().UTC(), Action: audit.Outcome, Delivery: spec.ID.String(), UID: spec.UID,
 		Source: entry.Source, Of: &index, Result: audit.ResultDelivered,
 	}, nil)
@@ -238,6 +274,7 @@ func settledKey(spec Spec, st *state) string {
 // refuse is the report of a pass that was refused as a whole, which is recorded once
 // for each delivery, revision and reason.
 func (e *Engine) refuse(spec Spec, st *state, err error) Report {
+	err = st.mask.Error(err)
 	report := e.refused(spec, err)
 	report.Untrusted = isUntrusted(err)
 	if errors.Is(err, render.ErrTurn) || errors.Is(err, errUnlogged) || report.Err.Kind == fault.Waiting {
@@ -258,7 +295,7 @@ func (e *Engine) refuse(spec Spec, st *state, err error) Report {
 	entry := e.entry(spec, st, audit.Refuse)
 	entry.Reason = report.Err.Error()
 	entry.Commits = st.commits()
-	e.Audit.Later(entry, nil)
+	e.later(st, entry, nil)
 	return report
 }
 
@@ -339,10 +376,14 @@ func (st *state) verdicts(d trust.Demands) []audit.Verdict {
 		}
 		list = append(list, v)
 	}
-	if st.admission == nil {
-		return list
+	var judged []policy.Verdict
+	if st.admission != nil {
+		judged = st.admission.verdicts
 	}
-	for _, v := range st.admission.verdicts {
+	if st.plaintext != nil {
+		judged = append(slices.Clone(judged), st.plaintext.verdicts...)
+	}
+	for _, v := range judged {
 		list = append(list, audit.Verdict{
 			Rule: "trust/" + v.Policy + "/" + v.Rule, Outcome: v.Outcome, Object: v.Image, Message: v.Message,
 		})
@@ -391,7 +432,7 @@ func (st *state) change(spec Spec, keyed Digester, a plan.Action) audit.Change {
 		c.Before = keyedDigest(a.Observed.Digest)
 	}
 	if d := a.Desired; d != nil && a.Op != plan.Prune {
-		c.After, c.File, c.Line, c.Images = digestOf(spec, keyed, *d), d.Origin.File, d.Origin.Line, st.runs[a.ID]
+		c.After, c.File, c.Line, c.Images = st.digestOf(spec, keyed, *d), d.Origin.File, d.Origin.Line, st.runs[a.ID]
 	}
 	if a.Op == plan.Revert {
 		c.By = a.Observed.By
@@ -415,7 +456,7 @@ func (st *state) changed(spec Spec, e *Engine, o apply.ObjectResult) audit.Chang
 	switch o.Outcome {
 	case apply.Created, apply.Configured, apply.Reverted, apply.Unchanged:
 		if a.Desired != nil {
-			c.After = digestOf(spec, e.Digest, *a.Desired)
+			c.After = st.digestOf(spec, e.Digest, *a.Desired)
 			if st.sent == nil {
 				st.sent = map[object.ID]string{}
 			}
@@ -430,12 +471,12 @@ func (st *state) changed(spec Spec, e *Engine, o apply.ObjectResult) audit.Chang
 
 // digestOf is the digest of an object as it is applied. That of a Secret is keyed,
 // and so are those of all objects of a delivery with variables, which may come from
-// one: nobody can guess values by it.
-func digestOf(spec Spec, keyed Digester, d plan.Desired) string {
-	if isSecret(d.ID) || spec.Substitute != nil {
-		return keyedDigest(keyed(d.Body))
+// one, or with sealed files: nobody can guess values by it.
+func (st *state) digestOf(spec Spec, keyed Digester, d plan.Desired) string {
+	if isSecret(d.ID) || spec.Substitute != nil || st.opened {
+		return keyedDigest(keyed(d.Body.Reveal()))
 	}
-	sum := sha256.Sum256(d.Body)
+	sum := sha256.Sum256(d.Body.Reveal())
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 

@@ -25,14 +25,19 @@ import (
 	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/schema"
+	"github.com/holdfastcd/holdfast/internal/secret/leak"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/substitute"
 	"github.com/holdfastcd/holdfast/internal/tree"
 	"github.com/holdfastcd/holdfast/internal/tree/treetest"
+	"github.com/holdfastcd/holdfast/internal/worker"
 	"github.com/holdfastcd/holdfast/test/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) {
+	worker.RunIfWorker(leak.Handlers())
+	harness.Main(m)
+}
 
 const (
 	file    = "all.yaml"

@@ -23,20 +23,31 @@ func (e *Engine) input(ctx context.Context, spec Spec, st *state, desired []plan
 	if spec.Profile.PruneMarked {
 		inventory = e.marked(spec, st, watched, inventory)
 	}
+	inventory = leave(desired, inventory)
 	e.claim(st, desired, inventory)
+	needed, err := e.needed(ctx, st, desired)
+	if err != nil {
+		return plan.Input{}, err
+	}
 	kinds := make(map[object.ID]schema.Kind, len(desired)+len(inventory))
 	for _, entry := range inventory {
 		kinds[entry.ID] = entry.Kind
 	}
+	peers := make(map[object.ID][]string)
 	for _, d := range desired {
 		kinds[d.ID] = d.Kind
+		if d.Peers != nil {
+			peers[d.ID] = d.Peers
+		}
 	}
 	return plan.Input{
 		Owner:     spec.ID.String(),
 		Desired:   desired,
 		Inventory: inventory,
 		Observe: func(id object.ID) plan.Observed {
-			return e.observe(kinds[id], id, st, spec, retract)
+			seen := e.observe(kinds[id], id, st, spec, retract)
+			seen.Peers = seen.Peers || peers[id] != nil && e.peered(kinds[id], id, spec, peers[id])
+			return seen
 		},
 		Alive: e.Alive,
 		Permits: func(entry plan.Entry) *fault.Error {
@@ -48,6 +59,7 @@ func (e *Engine) input(ctx context.Context, spec Spec, st *state, desired []plan
 		Only:      spec.only(),
 		Confirmed: spec.Confirmed,
 		Cleared:   func(id object.ID) bool { return st.cleared[id] },
+		Needed:    needed,
 	}, nil
 }
 
@@ -199,6 +211,7 @@ func (e *Engine) observe(kind schema.Kind, id object.ID, st *state, spec Spec, r
 		Peers:           record.Peered(spec.Profile.FieldManager, spec.Profile.peers()),
 		Kept:            record.KeptInPrune && !retract || record.KeptInDelete && retract,
 	}
+	seen.Kept = seen.Kept || isSecret(id) && e.keptSealed(id, retract)
 	if taken, known := st.prints[id]; known {
 		seen.Digest = taken.Digest
 		seen.Sight = record.Sight(taken, spec.Profile.FieldManager)
@@ -211,6 +224,12 @@ func (e *Engine) observe(kind schema.Kind, id object.ID, st *state, spec Spec, r
 		seen.By = lastOf(record.Others(spec.Profile.FieldManager))
 	}
 	return seen
+}
+
+// peered reports whether an object shows fields of these peers.
+func (e *Engine) peered(kind schema.Kind, id object.ID, spec Spec, peers []string) bool {
+	record, ok := e.Cluster.Look(kind, id)
+	return ok && record.Peered(spec.Profile.FieldManager, peers)
 }
 
 func lastOf(names []string) string {
@@ -262,7 +281,7 @@ func (e *Engine) raise(ctx context.Context, spec Spec, st *state, in plan.Input,
 		if st != nil && (!owned || st.differs[d.ID] == taken) {
 			continue // it is not ours as it should be, or known to differ
 		}
-		if err := compare(ctx, client, spec, d, &seen); err != nil {
+		if err := e.compare(ctx, client, spec, d, &seen); err != nil {
 			return nil, err
 		}
 		raised[d.ID] = seen
@@ -292,17 +311,21 @@ func (st *state) settle(d plan.Desired, seen plan.Observed, taken cluster.Finger
 
 // compare fills the live object and its dry run into seen, both without the
 // fields that are ignored.
-func compare(ctx context.Context, client *cluster.Client, spec Spec, d plan.Desired, seen *plan.Observed) error {
+func (e *Engine) compare(ctx context.Context, client *cluster.Client, spec Spec, d plan.Desired, seen *plan.Observed) error {
 	live, err := client.Get(ctx, d.Kind, d.ID)
 	if err != nil {
 		return err
 	}
-	dry, err := client.DryRunApply(ctx, d.Kind, d.ID, d.Body, spec.Profile.FieldManager)
+	body, err := bodyOf(e.Cluster, d)
+	if err != nil {
+		return err
+	}
+	dry, err := client.DryRunApply(ctx, d.Kind, d.ID, body, spec.Profile.FieldManager)
 	if err != nil {
 		return err
 	}
 	if seen.Digest == [32]byte{} && !d.Treatment.Merge {
-		cluster.Foresee(live, dry, spec.Profile.FieldManager, spec.Profile.peers())
+		cluster.Foresee(live, dry, spec.Profile.FieldManager, slices.Concat(spec.Profile.peers(), d.Peers))
 	}
 	d.Ignored.Clear(live, dry)
 	seen.Live = &object.Object{Unstructured: *live}

@@ -106,7 +106,9 @@ func (e *Engine) compareOne(ctx context.Context, spec Spec, st *state, bodies *m
 		}
 	}
 	seen, c := a.Observed, comparison{print: now}
-	c.err = compare(ctx, e.Cluster.As(spec.Account), spec, (*bodies)[a.ID], &seen)
+	c.err = e.compare(ctx, e.Cluster.As(spec.Account), spec, (*bodies)[a.ID], &seen)
+	st.masked(seen)
+	c.err = st.mask.Error(c.err)
 	switch {
 	case c.err == nil:
 		c.fields = fieldsOf(plan.Diff(seen.Live, seen.DryRun))

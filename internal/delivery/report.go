@@ -58,13 +58,23 @@ func (e *Engine) report(spec Spec, st *state, p plan.Plan, res apply.Result) Rep
 	if why := sick(p, r.Objects); why != nil && (r.Err == nil || r.Err.Kind == fault.Waiting) {
 		r.Err = why
 	}
-	r.RetryAfter = st.again
-	for _, f := range st.fights {
-		if wait := f.pause(now); wait > 0 && (r.RetryAfter == 0 || wait < r.RetryAfter) {
-			r.RetryAfter = wait
+	r.RetryAfter = st.retry(now)
+	return r
+}
+
+// retry is after which time a pass is due that no event asks for; 0: none is.
+func (st *state) retry(now time.Time) time.Duration {
+	first := st.again
+	sooner := func(wait time.Duration) {
+		if wait > 0 && (first == 0 || wait < first) {
+			first = wait
 		}
 	}
-	return r
+	sooner(st.waits(now))
+	for _, f := range st.fights {
+		sooner(f.pause(now))
+	}
+	return first
 }
 
 // tell translates the result of one action.
@@ -86,6 +96,9 @@ func (e *Engine) tell(spec Spec, o apply.ObjectResult) Object {
 	}
 	if o.Err != nil && out.Outcome != Held {
 		out.Message = fault.From(o.Err).On(a.ID.String()).At(out.Origin.File, out.Origin.Line).Error()
+	}
+	if why := e.trouble(spec, a.Lacks); why != "" {
+		out.Message += ": " + why
 	}
 	if out.Outcome == Pruned || out.Outcome == Released {
 		return out
@@ -300,7 +313,16 @@ func (e *Engine) release(o object.ID, st *state) {
 // behind its own start: a definition that is established, and what a later wave
 // waits for when it is healthy. What has no health is ready at once.
 func (e *Engine) ready(p plan.Plan) func(plan.Action, cluster.Record) bool {
+	makes := map[object.ID]bool{} // what others are made from is ready when they are sent
+	for _, a := range p.Actions() {
+		if a.Desired != nil && a.Desired.Owner != (object.ID{}) {
+			makes[a.Desired.Owner] = true
+		}
+	}
 	return func(a plan.Action, record cluster.Record) bool {
+		if makes[a.ID] {
+			return true
+		}
 		if p.HealthyBefore != nil && a.Wave < *p.HealthyBefore && record.Judged && !a.Desired.Treatment.Unjudged {
 			verdict, ok := record.Health.By(health.Options{})
 			return !ok || verdict.Status == health.Healthy

@@ -19,6 +19,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/policy"
 	"github.com/holdfastcd/holdfast/internal/render"
+	"github.com/holdfastcd/holdfast/internal/secret"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/substitute"
 	"github.com/holdfastcd/holdfast/internal/trust"
@@ -56,6 +57,9 @@ type Spec struct {
 
 	// Substitute replaces variables in what was rendered; nil: nothing is.
 	Substitute *substitute.Variables
+	// Opener opens sealed files with the keys that the delivery may use; nil: there are
+	// none, and a sealed file refuses the delivery.
+	Opener secret.Opener
 	// Ignore are the fields that belong to whoever sets them in the cluster.
 	Ignore []plan.Ignore
 	// Only restricts a pass to some objects of the source; nil: all. What is not

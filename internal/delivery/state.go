@@ -10,6 +10,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/render"
+	"github.com/holdfastcd/holdfast/internal/secret"
 	"github.com/holdfastcd/holdfast/internal/tree"
 )
 
@@ -25,9 +26,14 @@ type state struct {
 	desired []plan.Desired
 	images  []string
 	failed  *failure // why there is nothing desired
+	opened  bool     // something was sealed of what desired was made from
+	sealing string   // who opened SealedSecrets among desired, see Engine.sealing
+
+	mask *secret.Mask // of what the pass under way has opened; nil between passes
 
 	proof     *proof                 // what came of verifying the revision
 	admission *admission             // what was found about the images of desired
+	plaintext *plaintext             // what stands open in what desired was made from
 	runs      map[object.ID][]string // the images of each object of desired
 	sent      map[object.ID]string   // digests of what was last applied, as the log names them
 	settled   string                 // what was last recorded as delivered, see settledKey
@@ -46,8 +52,11 @@ type state struct {
 	again   time.Duration                     // when to look at what others keep writing to; 0: at the next event
 	swept   int                               // kinds that were searched for objects with our marks
 
-	claims map[object.ID]struct{} // guarded by the engine's lock
-	strays map[object.ID]bool     // objects with our marks; guarded by the engine's lock
+	lacking map[object.ID]time.Time // Secrets that are needed and missing, since when
+
+	expects map[object.ID]struct{} // those whose events are routed here; guarded by the engine's lock
+	claims  map[object.ID]struct{} // guarded by the engine's lock
+	strays  map[object.ID]bool     // objects with our marks; guarded by the engine's lock
 }
 
 // clear notes that somebody confirmed the prune of these objects: what fails of it
@@ -101,12 +110,13 @@ func (e *Engine) key(s Spec) [32]byte {
 
 // failureKey digests the capabilities, too: a rendering that failed did not say
 // what it asked of them.
-func (e *Engine) failureKey(s Spec) [32]byte { return e.digestOf(s.Render, s) }
+func (e *Engine) failureKey(s Spec) [32]byte { return e.digestOf(s.Render, s, e.unsealedBy()) }
 
-func (e *Engine) digestOf(request render.Request, s Spec) [32]byte {
+func (e *Engine) digestOf(request render.Request, s Spec, more ...string) [32]byte {
+	request.Keys = s.opener().ID()
 	b, err := json.Marshal([]any{
 		request, s.Substitute, s.Ignore, s.Namespace, s.CreateNamespace, s.NamespaceLabels, s.NamespaceAnnotations,
-		s.Profile.FieldManager, s.Profile.Marks, s.Profile.WaveKeys, s.Rules.Version, s.Trust.Version,
+		s.Profile.FieldManager, s.Profile.Marks, s.Profile.WaveKeys, s.Rules.Version, s.Trust.Version, more,
 	})
 	if err != nil {
 		return [32]byte{}

@@ -198,7 +198,7 @@ func (e *Engine) alarm(ctx context.Context, spec Spec, st *state, last audit.Sou
 		st.alerts = append(st.alerts, Alert{AlertRewound, text})
 		entry := e.entry(spec, st, audit.Rewind)
 		entry.Reason = text
-		e.Audit.Later(entry, nil)
+		e.later(st, entry, nil)
 	}
 	for _, u := range p.evidence.Unproven {
 		st.alerts = append(st.alerts, Alert{AlertUnproven, u})

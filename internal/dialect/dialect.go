@@ -57,6 +57,8 @@ type Env struct {
 	// Trust returns what a delivery must prove; nil: nothing is demanded of any.
 	// An error refuses the delivery: the policies are not known.
 	Trust func(trust.Subject) (trust.Demands, error)
+	// Decryption finds the keys for sealed files; nil: there are none.
+	Decryption *Decryption
 	// Peers notices other controllers at work on what is Holdfast's; nil: none is.
 	Peers *Peers
 }

@@ -197,6 +197,14 @@ var suites = map[string]suite{
 		{"a registry is an address that nobody reconciles", "spec: {type: oci}", health.Healthy, ""},
 		{"an index is", "spec: {type: default}", health.Progressing, ""},
 	}},
+
+	"ExternalSecret":        externalSecrets,
+	"SecretStore":           secretStores,
+	"ClusterSecretStore":    clusterSecretStores,
+	"PushSecret":            pushSecrets,
+	"ClusterExternalSecret": clusterExternalSecrets,
+	"ClusterPushSecret":     clusterPushSecrets,
+	"SealedSecret":          sealedSecrets,
 }
 
 func TestJudge(t *testing.T) {

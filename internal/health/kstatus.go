@@ -7,9 +7,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// kstatusRules are the built-in kinds on which kstatus, by which Flux waits, and
-// Argo CD do not agree. The facts are those of sigs.k8s.io/cli-utils/pkg/kstatus;
-// Jobs are waited for until they end, as Flux does. It is never written to.
+// kstatusRules are the kinds on which kstatus, by which Flux waits, and Argo CD do not
+// agree. The facts are those of sigs.k8s.io/cli-utils/pkg/kstatus; Jobs are waited for
+// until they end, as Flux does. It is never written to.
 var kstatusRules = map[schema.GroupKind]func(view) Verdict{
 	{Group: apps, Kind: "Deployment"}:                       waitDeployment,
 	{Group: apps, Kind: "ReplicaSet"}:                       waitReplicaSet,
@@ -24,6 +24,14 @@ var kstatusRules = map[schema.GroupKind]func(view) Verdict{
 	{Group: "", Kind: "Namespace"}:                          waitNot,
 	{Group: "apiregistration.k8s.io", Kind: "APIService"}:   waitNot,
 	{Group: "policy", Kind: "PodDisruptionBudget"}:          waitNot,
+
+	{Group: external, Kind: "ExternalSecret"}:        waitExternal,
+	{Group: external, Kind: "SecretStore"}:           waitExternal,
+	{Group: external, Kind: "ClusterSecretStore"}:    waitExternal,
+	{Group: external, Kind: "PushSecret"}:            waitExternal,
+	{Group: external, Kind: "ClusterExternalSecret"}: waitSpread,
+	{Group: external, Kind: "ClusterPushSecret"}:     waitSpread,
+	{Group: "bitnami.com", Kind: "SealedSecret"}:     waitSealed,
 }
 
 // Both judges obj by the rules of Argo CD and by those of kstatus, for those who

@@ -23,6 +23,7 @@ const (
 	apps       = "apps"
 	fluxSource = "source.toolkit.fluxcd.io"
 	fluxImage  = "image.toolkit.fluxcd.io"
+	external   = "external-secrets.io"
 )
 
 // rules are the kinds that have health. It is never written to.
@@ -56,6 +57,14 @@ var rules = map[schema.GroupKind]rule{
 	{Group: fluxImage, Kind: "ImagePolicy"}:                       {nil, judgeFlux},
 	{Group: fluxImage, Kind: "ImageUpdateAutomation"}:             {nil, judgeFlux},
 	{Group: "notification.toolkit.fluxcd.io", Kind: "Receiver"}:   {nil, judgeFlux},
+
+	{Group: external, Kind: "ExternalSecret"}:        {nil, judgeExternal},
+	{Group: external, Kind: "SecretStore"}:           {nil, judgeExternal},
+	{Group: external, Kind: "ClusterSecretStore"}:    {nil, judgeExternal},
+	{Group: external, Kind: "PushSecret"}:            {nil, judgeExternal},
+	{Group: external, Kind: "ClusterExternalSecret"}: {nil, judgeSpread},
+	{Group: external, Kind: "ClusterPushSecret"}:     {nil, judgeSpread},
+	{Group: "bitnami.com", Kind: "SealedSecret"}:     {nil, judgeSealed},
 }
 
 // hookFinalizer keeps a finished hook until its phase of a sync is over. Such an

@@ -19,39 +19,42 @@ type family struct {
 	in []string        // where the thing names images
 }
 
+// podSpecs are where kinds have the specification of Pods, or what has its form.
+var podSpecs = map[ID][]string{
+	{Kind: "Pod"}:                                               {"spec"},
+	{Kind: "PodTemplate"}:                                       {"template.spec"},
+	{Kind: "ReplicationController"}:                             {"spec.template.spec"},
+	{Group: "apps", Kind: "Deployment"}:                         {"spec.template.spec"},
+	{Group: "apps", Kind: "StatefulSet"}:                        {"spec.template.spec"},
+	{Group: "apps", Kind: "DaemonSet"}:                          {"spec.template.spec"},
+	{Group: "apps", Kind: "ReplicaSet"}:                         {"spec.template.spec"},
+	{Group: "batch", Kind: "Job"}:                               {"spec.template.spec"},
+	{Group: "batch", Kind: "CronJob"}:                           {"spec.jobTemplate.spec.template.spec"},
+	{Group: "argoproj.io", Kind: "Rollout"}:                     {"spec.template.spec"},
+	{Group: "argoproj.io", Kind: "AnalysisTemplate"}:            {"spec.metrics[].provider.job.spec.template.spec"},
+	{Group: "argoproj.io", Kind: "AnalysisRun"}:                 {"spec.metrics[].provider.job.spec.template.spec"},
+	{Group: "argoproj.io", Kind: "ClusterAnalysisTemplate"}:     {"spec.metrics[].provider.job.spec.template.spec"},
+	{Group: "apps.kruise.io", Kind: "CloneSet"}:                 {"spec.template.spec"},
+	{Group: "apps.kruise.io", Kind: "StatefulSet"}:              {"spec.template.spec"},
+	{Group: "apps.kruise.io", Kind: "DaemonSet"}:                {"spec.template.spec"},
+	{Group: "apps.openshift.io", Kind: "DeploymentConfig"}:      {"spec.template.spec"},
+	{Group: "batch.volcano.sh", Kind: "Job"}:                    {"spec.tasks[].template.spec"},
+	{Group: "jobset.x-k8s.io", Kind: "JobSet"}:                  {"spec.replicatedJobs[].template.spec.template.spec"},
+	{Group: "keda.sh", Kind: "ScaledJob"}:                       {"spec.jobTargetRef.template.spec"},
+	{Group: "serving.knative.dev", Kind: "Service"}:             {"spec.template.spec"},
+	{Group: "serving.knative.dev", Kind: "Configuration"}:       {"spec.template.spec"},
+	{Group: "monitoring.coreos.com", Kind: "Prometheus"}:        {"spec"},
+	{Group: "monitoring.coreos.com", Kind: "PrometheusAgent"}:   {"spec"},
+	{Group: "monitoring.coreos.com", Kind: "Alertmanager"}:      {"spec"},
+	{Group: "monitoring.coreos.com", Kind: "ThanosRuler"}:       {"spec"},
+	{Group: "opentelemetry.io", Kind: "OpenTelemetryCollector"}: {"spec"},
+}
+
 // families are those of built-in kinds, and of custom resources that many have: the
 // specification of Pods, the templates of Argo Workflows, the tasks of Tekton.
 var families = []family{
 	{
-		at: map[ID][]string{
-			{Kind: "Pod"}:                                               {"spec"},
-			{Kind: "PodTemplate"}:                                       {"template.spec"},
-			{Kind: "ReplicationController"}:                             {"spec.template.spec"},
-			{Group: "apps", Kind: "Deployment"}:                         {"spec.template.spec"},
-			{Group: "apps", Kind: "StatefulSet"}:                        {"spec.template.spec"},
-			{Group: "apps", Kind: "DaemonSet"}:                          {"spec.template.spec"},
-			{Group: "apps", Kind: "ReplicaSet"}:                         {"spec.template.spec"},
-			{Group: "batch", Kind: "Job"}:                               {"spec.template.spec"},
-			{Group: "batch", Kind: "CronJob"}:                           {"spec.jobTemplate.spec.template.spec"},
-			{Group: "argoproj.io", Kind: "Rollout"}:                     {"spec.template.spec"},
-			{Group: "argoproj.io", Kind: "AnalysisTemplate"}:            {"spec.metrics[].provider.job.spec.template.spec"},
-			{Group: "argoproj.io", Kind: "AnalysisRun"}:                 {"spec.metrics[].provider.job.spec.template.spec"},
-			{Group: "argoproj.io", Kind: "ClusterAnalysisTemplate"}:     {"spec.metrics[].provider.job.spec.template.spec"},
-			{Group: "apps.kruise.io", Kind: "CloneSet"}:                 {"spec.template.spec"},
-			{Group: "apps.kruise.io", Kind: "StatefulSet"}:              {"spec.template.spec"},
-			{Group: "apps.kruise.io", Kind: "DaemonSet"}:                {"spec.template.spec"},
-			{Group: "apps.openshift.io", Kind: "DeploymentConfig"}:      {"spec.template.spec"},
-			{Group: "batch.volcano.sh", Kind: "Job"}:                    {"spec.tasks[].template.spec"},
-			{Group: "jobset.x-k8s.io", Kind: "JobSet"}:                  {"spec.replicatedJobs[].template.spec.template.spec"},
-			{Group: "keda.sh", Kind: "ScaledJob"}:                       {"spec.jobTargetRef.template.spec"},
-			{Group: "serving.knative.dev", Kind: "Service"}:             {"spec.template.spec"},
-			{Group: "serving.knative.dev", Kind: "Configuration"}:       {"spec.template.spec"},
-			{Group: "monitoring.coreos.com", Kind: "Prometheus"}:        {"spec"},
-			{Group: "monitoring.coreos.com", Kind: "PrometheusAgent"}:   {"spec"},
-			{Group: "monitoring.coreos.com", Kind: "Alertmanager"}:      {"spec"},
-			{Group: "monitoring.coreos.com", Kind: "ThanosRuler"}:       {"spec"},
-			{Group: "opentelemetry.io", Kind: "OpenTelemetryCollector"}: {"spec"},
-		},
+		at: podSpecs,
 		in: []string{"initContainers[].image", "containers[].image", "ephemeralContainers[].image", "volumes[].image.reference"},
 	},
 	{

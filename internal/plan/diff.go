@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/holdfastcd/holdfast/internal/object"
+	"github.com/holdfastcd/holdfast/internal/secret"
 )
 
 // Change is one field that a plan would change: from live to desired. Values
@@ -35,8 +36,22 @@ var unmanaged = [][]string{
 // Diff returns the fields in which live differs from desired, by path. Either
 // may be nil, for an object that is created or deleted.
 func Diff(live, desired *object.Object) []Change {
+	return diff(live, desired, nil)
+}
+
+// Fields returns what an action of p changes, see [Diff], where its live object and a
+// dry run are at hand. Of a field that holds a secret value, before or after, it tells
+// that it changes and nothing else.
+func (p Plan) Fields(a Action) []Change {
+	if a.Observed.Live == nil || a.Observed.DryRun == nil {
+		return nil
+	}
+	return diff(a.Observed.Live, a.Observed.DryRun, p.Mask)
+}
+
+func diff(live, desired *object.Object, mask *secret.Mask) []Change {
 	from, to := managed(live), managed(desired)
-	d := differ{secret: isSecret(live) || isSecret(desired)}
+	d := differ{secret: isSecret(live) || isSecret(desired), mask: mask}
 	d.walk("", from, to)
 	slices.SortFunc(d.changes, func(a, b Change) int { return strings.Compare(a.Path, b.Path) })
 	return d.changes
@@ -76,6 +91,7 @@ func remove(m map[string]any, path []string) {
 
 type differ struct {
 	secret  bool
+	mask    *secret.Mask
 	changes []Change
 }
 
@@ -95,8 +111,21 @@ func (d *differ) walk(path string, from, to any) {
 		}
 	}
 	if !reflect.DeepEqual(from, to) {
-		d.changes = append(d.changes, Change{Path: path, From: d.show(path, from), To: d.show(path, to)})
+		d.changes = append(d.changes, d.change(path, from, to))
 	}
+}
+
+// change shows both values of a field, or neither.
+func (d *differ) change(path string, from, to any) Change {
+	c := Change{Path: d.mask.Text(path), From: d.show(path, from), To: d.show(path, to)}
+	if d.mask.Holds(c.From) || d.mask.Holds(c.To) {
+		for _, shown := range []*string{&c.From, &c.To} {
+			if *shown != "" {
+				*shown = hidden
+			}
+		}
+	}
+	return c
 }
 
 func (d *differ) maps(path string, from, to map[string]any) {

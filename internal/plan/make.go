@@ -60,13 +60,16 @@ type Input struct {
 	// [Plan.HeldDigest]; Cleared are objects whose prune was confirmed before.
 	Confirmed string
 	Cleared   func(object.ID) bool
+	// Needed says whether a Secret among [Desired.Needs] is there; nil: nobody waits.
+	Needed func(object.ID) Presence
 }
 
 // Make compares and decides. Errors are *fault.Error: Invalid for an object that
 // is desired twice (naming both places), Refused for a plan that would prune
 // everything.
 //
-// Within a wave the stages follow the rules of the profile; leftovers go last.
+// Within a wave the stages follow the rules of the profile; leftovers go last. What is
+// new and needs a Secret that another object makes waits for it, see [Input.Needed].
 func Make(in Input) (Plan, error) {
 	if err := unique(in.Desired); err != nil {
 		return Plan{}, err
@@ -84,6 +87,8 @@ func Make(in Input) (Plan, error) {
 		a.Wave = waves.of(d)
 		actions = append(actions, a)
 	}
+	follow(in, actions)
+	holdBack(in, actions)
 	p.Stages = stagesOf(in.Profile, actions)
 	p.HealthyBefore = gate(in.Profile, p.Stages)
 	gone := leftovers(in)
@@ -95,6 +100,7 @@ func Make(in Input) (Plan, error) {
 	} else {
 		p.Held, p.HeldDigest = ids, digest
 	}
+	inTurn(gone)
 	if in.Profile.GateWaves {
 		oneWave(gone)
 	}
@@ -130,7 +136,7 @@ func stagesOf(profile Profile, actions []Action) []Stage {
 			if at < last {
 				s.Name, s.Gate = profile.Stages[at].Name, profile.Stages[at].Gate
 			}
-			if len(s.Actions) > 0 {
+			if step(s.Actions); len(s.Actions) > 0 {
 				stages = append(stages, s)
 			}
 		}
@@ -138,6 +144,26 @@ func stagesOf(profile Profile, actions []Action) []Stage {
 	}
 	return stages
 }
+
+// follow has what is made from another object be sent whenever that one is: its owner
+// reference may be to another object of the same name now.
+func follow(in Input, actions []Action) {
+	sent := map[object.ID]bool{}
+	for _, a := range actions {
+		if a.Op.Applies() {
+			sent[a.ID] = true
+		}
+	}
+	for i := range actions {
+		if a := &actions[i]; a.Op == Keep && sent[a.Desired.Owner] && held(a.Desired) {
+			a.Op, a.Reason = Confirm, "what it is made from is sent"
+			*a = only(in, *a)
+		}
+	}
+}
+
+// held reports whether an object that exists is held to what is desired.
+func held(d *Desired) bool { return !d.Loose && !d.Treatment.IfNotPresent }
 
 // only restricts an action to what a pass is for.
 func only(in Input, a Action) Action {

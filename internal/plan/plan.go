@@ -9,6 +9,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/schema"
+	"github.com/holdfastcd/holdfast/internal/secret"
 )
 
 // Desired is one object as it shall be: complete, marked, normalised.
@@ -18,9 +19,15 @@ type Desired struct {
 	Origin object.Origin
 	// Digest is a keyed digest of Body; equal digests mean an equal request.
 	Digest [32]byte
-	// Body is the object as JSON, as a server-side apply sends it. It is nil
+	// Body is the object as JSON, as a server-side apply sends it. It is zero
 	// where an object is known by its digest only, which suffices to keep it.
-	Body []byte
+	Body secret.Text
+	// Owner is the object that this one is made from, and a controller owner reference
+	// names, once its UID is known; zero: there is none. It is sent before this one.
+	Owner object.ID
+	// Peers are field managers whose objects are taken over, for this object, beside
+	// those of the delivery.
+	Peers []string
 	// Loose objects are created where they are absent, left alone where they
 	// exist, and never part of an inventory (Argo CD's CreateNamespace).
 	Loose bool
@@ -34,6 +41,9 @@ type Desired struct {
 	// Warnings are about what was left out of the source's manifest, or changed;
 	// each begins with the field it is about.
 	Warnings []string
+	// Needs are the Secrets that other objects of the delivery make for this one, and
+	// for which it waits before it is sent.
+	Needs []object.Need
 }
 
 // Treatment is how an object of the source wants to be treated, by its own
@@ -119,6 +129,11 @@ type Action struct {
 	Held     bool // the delivery has applied it before
 	// Surplus are fields that others added to the object and that go before it is applied.
 	Surplus []object.Path
+	// After sends the object only when those before it in its stage were answered.
+	After bool
+	// Lacks is who makes the Secret that an Await waits for; zero where it waits for
+	// something else.
+	Lacks object.ID
 }
 
 // Adopts reports whether executing a takes the object over from others who
@@ -151,6 +166,8 @@ type Plan struct {
 	HeldDigest string
 	// Confirmed are the objects whose prune was held back until now.
 	Confirmed []object.ID
+	// Mask has the secret values of what the plan was made from; nil: nothing is masked.
+	Mask *secret.Mask
 }
 
 // Actions returns the actions of all stages, in order.

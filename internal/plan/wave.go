@@ -1,6 +1,10 @@
 package plan
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/holdfastcd/holdfast/internal/object"
+)
 
 // waves says in which wave objects are sent. What others need goes no later than
 // the first of them: a Namespace before what lives in it, a definition before the
@@ -66,6 +70,8 @@ func (a Action) news() bool {
 		return !a.Held
 	case Confirm:
 		return a.Observed.Digest == [32]byte{}
+	case Await:
+		return a.Lacks != object.ID{} // it is held back, and new all the same
 	default:
 		return false
 	}

@@ -5,11 +5,15 @@ import (
 	"compress/flate"
 	"container/list"
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
 	"encoding/json"
 	"io"
 	"sync"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/secret"
 	"github.com/holdfastcd/holdfast/internal/tree"
 )
 
@@ -18,13 +22,16 @@ import (
 // is rendered. For each request and scope the latest result is kept.
 //
 // Two things are kept, each within its own bound, least recently used first to
-// go: the output, compressed; and the knowledge of reads and digest, which is
-// small and tells by itself that nothing changed (see [Scoped.Unchanged]).
+// go: the output, compressed and then sealed (AES-256-GCM) under a key that the
+// process makes for each cache and nobody else has; and the knowledge of reads and
+// digest, which is small and tells by itself that nothing changed (see
+// [Scoped.Unchanged]). So nothing that a rendering opened stays in memory as it is.
 //
 // It is safe for concurrent use if its inner renderer is.
 type Cache struct {
 	inner func(scope string) Renderer
 	limit int64 // of each kind
+	seal  cipher.AEAD
 
 	mu      sync.Mutex
 	entries map[string]*list.Element // of *cached
@@ -44,15 +51,30 @@ type cached struct {
 	answers string // to what was asked
 	notes   []Note
 	digest  [32]byte
-	size    int64 // estimate of all but the body
-	body    []byte
+	size    int64  // estimate of all but the body
+	body    []byte // sealed
 }
 
 // NewCache returns an empty cache before the renderer of each scope, as [Fair.In]
 // gives it, that keeps at most maxBytes of compressed output, and as much again of
 // knowledge.
 func NewCache(inner func(scope string) Renderer, maxBytes int64) *Cache {
-	return &Cache{inner: inner, limit: maxBytes, entries: map[string]*list.Element{}, recent: list.New()}
+	return &Cache{inner: inner, limit: maxBytes, seal: newSeal(), entries: map[string]*list.Element{}, recent: list.New()}
+}
+
+// newSeal returns what seals under a new key.
+func newSeal() cipher.AEAD {
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		panic(err) // the length is right
+	}
+	seal, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		panic(err) // AES has the block size that GCM is for
+	}
+	return seal
 }
 
 // Scoped is the part of a cache that belongs to one scope.
@@ -75,7 +97,7 @@ func (s *Scoped) Render(ctx context.Context, req Request, t tree.Tree) (Result, 
 	}
 	e, body := s.cache.lookup(key)
 	if body != nil && e.holds(req, t) {
-		if result, err := e.result(body); err == nil {
+		if result, err := s.cache.result(e, body); err == nil {
 			return result, nil
 		}
 	}
@@ -133,24 +155,45 @@ func (e *cached) holds(req Request, t tree.Tree) bool {
 	return e.asked.Answers(req.Capabilities) == e.answers && e.trace.Holds(t)
 }
 
-func (e *cached) result(body []byte) (Result, error) {
-	text, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(body)), 2*maxOutput))
+// kept is what a body holds.
+type kept struct {
+	Objects json.RawMessage `json:"objects"`
+	Opened  [][]byte        `json:"opened,omitempty"`
+}
+
+// result opens a body of an entry.
+func (c *Cache) result(e *cached, body []byte) (Result, error) {
+	packed, err := c.seal.Open(nil, nil, body, []byte(e.key))
 	if err != nil {
 		return Result{}, err
 	}
-	objects, digest, err := decode(text)
+	text, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(packed)), 2*maxOutput))
 	if err != nil {
 		return Result{}, err
 	}
-	return Result{Objects: objects, Trace: e.trace, Digest: digest, Notes: e.notes, Asked: e.asked, Cached: true}, nil
+	var k kept
+	if err := json.Unmarshal(text, &k); err != nil {
+		return Result{}, err
+	}
+	objects, digest, err := decode(k.Objects)
+	if err != nil {
+		return Result{}, err
+	}
+	result := Result{Objects: objects, Trace: e.trace, Digest: digest, Notes: e.notes, Asked: e.asked, Cached: true}
+	for _, v := range k.Opened {
+		result.Opened = append(result.Opened, secret.Hide(v))
+	}
+	return result, nil
 }
 
 // store keeps a result in the place of the last one.
 func (c *Cache) store(key string, req Request, r Result) error {
-	body, err := c.compress(r)
+	packed, err := c.compress(r)
 	if err != nil {
 		return err
 	}
+	body := c.seal.Seal(nil, nil, packed, []byte(key)) //nolint:gosec // this one makes its nonces itself
+	clear(packed)
 	e := &cached{
 		key: key, trace: r.Trace, asked: r.Asked, answers: r.Asked.Answers(req.Capabilities), notes: r.Notes,
 		digest: r.Digest, body: body,
@@ -195,7 +238,15 @@ func (c *Cache) remove(el *list.Element) {
 }
 
 func (c *Cache) compress(r Result) ([]byte, error) {
-	text, err := encode(r.Objects)
+	objects, err := encode(r.Objects)
+	if err != nil {
+		return nil, err
+	}
+	k := kept{Objects: objects}
+	for _, v := range r.Opened {
+		k.Opened = append(k.Opened, v.Reveal())
+	}
+	text, err := json.Marshal(k)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/secret"
 	"github.com/holdfastcd/holdfast/internal/tree"
 	"github.com/holdfastcd/holdfast/internal/worker"
 )
@@ -30,6 +31,9 @@ func (c *Caged) Render(ctx context.Context, req Request, t tree.Tree) (Result, e
 	}
 	view := &watched{View: tree.NewView(t, tree.Limits{FileBytes: maxFile, TotalBytes: maxRead})}
 	body, err := c.pool.Do(ctx, jobKind, payload, view)
+	if opens, ok := t.(interface{ Failed() error }); ok && opens.Failed() != nil {
+		return Result{}, opens.Failed() // whatever was made without the file
+	}
 	if err != nil {
 		return Result{}, view.blame(withCause(err))
 	}
@@ -41,7 +45,11 @@ func (c *Caged) Render(ctx context.Context, req Request, t tree.Tree) (Result, e
 	if err != nil {
 		return Result{}, err
 	}
-	return Result{Objects: objects, Trace: view.Trace(), Digest: digest, Notes: done.Notes, Asked: done.Asked}, nil
+	result := Result{Objects: objects, Trace: view.Trace(), Digest: digest, Notes: done.Notes, Asked: done.Asked}
+	if opens, ok := t.(interface{ Opened() []secret.Text }); ok {
+		result.Opened = opens.Opened()
+	}
+	return result, nil
 }
 
 // watched is a view that remembers which Jsonnet program or chart a worker runs:

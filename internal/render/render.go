@@ -11,6 +11,7 @@ import (
 	"context"
 
 	"github.com/holdfastcd/holdfast/internal/object"
+	"github.com/holdfastcd/holdfast/internal/secret"
 	"github.com/holdfastcd/holdfast/internal/tree"
 )
 
@@ -57,6 +58,9 @@ type Request struct {
 	Helm *HelmRequest `json:"helm,omitempty"`
 	// Capabilities are what charts are told of the cluster.
 	Capabilities *Capabilities `json:"capabilities,omitempty"`
+	// Keys identifies what the sealed files of the tree are opened with. The tree opens
+	// them; that another key may open them otherwise is all that matters here.
+	Keys string `json:"keys,omitempty"`
 }
 
 // Overrides are the rarer settings laid over a kustomization file.
@@ -161,10 +165,14 @@ type Capabilities struct {
 type Result struct {
 	Objects []object.Object
 	Trace   tree.Trace // every path read, listed, followed or found absent, with its digest
-	Digest  [32]byte   // of the objects in their order, not of their origins: equal for equal output
-	Cached  bool       // nothing was rendered: the trace of an earlier result holds
-	Notes   []Note     // on files of charts, sorted by file
-	Asked   Asked      // what of the request's capabilities the result depends on
+	// Digest is of the objects in their order, not of their origins: equal for equal
+	// output. It is not keyed, and may tell their values: it never leaves the process.
+	Digest [32]byte
+	Cached bool   // nothing was rendered: the trace of an earlier result holds
+	Notes  []Note // on files of charts, sorted by file
+	Asked  Asked  // what of the request's capabilities the result depends on
+	// Opened are the values that were opened for it, where the tree opens sealed files.
+	Opened []secret.Text
 }
 
 // Renderer renders requests. Errors are *fault.Error with file and line where

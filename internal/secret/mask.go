@@ -1,13 +1,17 @@
 package secret
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"unicode"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
 )
@@ -17,36 +21,46 @@ import (
 // said is withheld instead.
 const (
 	minMasked  = 4
-	minLine    = 8
-	maxMasked  = 8 << 20
+	minLine    = 8 // of a value of several lines
+	minWithin  = 8 // of a value that base64 of something longer may hold
+	maxMasked  = 4 << 20
 	masked     = "***"
 	withheld   = "the message is withheld: the delivery opens more secret values than can be masked"
 	lineBreaks = "\r\n"
 )
 
-// Mask replaces values that were opened in what is said about them. It belongs to one
-// pass over one delivery, and goes with it. The zero value masks nothing; it is safe
-// for concurrent use.
-type Mask struct {
-	mu       sync.Mutex
-	forms    map[string]struct{}
-	size     int
-	replacer *strings.Replacer
+// telling are values that tell nothing, and would tear holes into every message.
+var telling = []string{
+	"true", "false", "null", "none", "True", "False",
+	// Of documents that are sealed whole.
+	"Secret", "ConfigMap", "Deployment", "Service", "Opaque", "apps/v1",
 }
 
-// Add has a value be masked from now on: as it is, in base64, and as JSON and Go quote
-// it; of several lines also each by itself.
+// Mask replaces values that were opened in what is said about them. It belongs to one
+// pass over one delivery, and goes with it. The zero value masks nothing, and so does
+// nil, to which nothing can be added; it is safe for concurrent use.
+type Mask struct {
+	mu     sync.Mutex
+	values map[string]struct{}
+	size   int
+	search *searcher // of values; nil: to be made
+}
+
+// Format writes nothing of a mask, whatever the verb.
+func (m *Mask) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("[mask]")) } // there is nobody to tell
+
+// Add has a value be masked from now on: as it is, as JSON, YAML, URLs and Go quote it,
+// and in base64, also as a part of something longer; of several lines also each by
+// itself. The beginning of a value is masked where dots say that it was cut off.
 func (m *Mask) Add(value string) {
 	trimmed := strings.TrimSpace(value)
-	if len(trimmed) < minMasked {
+	if len(trimmed) < minMasked || slices.Contains(telling, trimmed) {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.forget()
-	for _, form := range []string{value, trimmed} {
-		m.add(form)
-	}
+	m.add(value)
+	m.add(trimmed)
 	if !strings.ContainsAny(trimmed, lineBreaks) {
 		return
 	}
@@ -57,76 +71,57 @@ func (m *Mask) Add(value string) {
 	}
 }
 
+func (m *Mask) add(value string) {
+	if m.values == nil {
+		m.values = map[string]struct{}{}
+	}
+	if _, ok := m.values[value]; ok || m.size > maxMasked {
+		return
+	}
+	m.values[value], m.size, m.search = struct{}{}, m.size+len(value), nil
+}
+
 // Opened reports whether anything was added.
 func (m *Mask) Opened() bool {
+	if m == nil {
+		return false
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.size > 0
 }
 
-func (m *Mask) forget() { m.replacer = nil }
-
-func (m *Mask) add(form string) {
-	if m.forms == nil {
-		m.forms = map[string]struct{}{}
-	}
-	if _, ok := m.forms[form]; ok || m.size > maxMasked {
-		return
-	}
-	m.size += len(form)
-	for _, f := range forms(form) {
-		m.forms[f] = struct{}{}
-	}
-}
-
-// forms are the ways in which a value may be written.
-func forms(value string) []string {
-	all := []string{value, strings.Trim(strconv.Quote(value), `"`)}
-	for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
-		all = append(all, enc.EncodeToString([]byte(value)))
-	}
-	if quoted, err := json.Marshal(value); err == nil {
-		all = append(all, strings.Trim(string(quoted), `"`))
-	}
-	return all
-}
-
-// Text returns s with every value in it replaced by "***".
-func (m *Mask) Text(s string) string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.size == 0 || s == "" {
-		return s
-	}
-	if m.size > maxMasked {
-		return withheld
-	}
-	if m.replacer == nil {
-		m.replacer = m.replace()
-	}
-	return m.replacer.Replace(s)
-}
-
 // Holds reports whether a value is in s.
 func (m *Mask) Holds(s string) bool { return m.Text(s) != s }
 
-// replace has longer values go first: one may be the beginning of another.
-func (m *Mask) replace() *strings.Replacer {
-	sorted := make([]string, 0, len(m.forms))
-	for form := range m.forms {
-		sorted = append(sorted, form)
+// Text returns s with every value in it replaced by "***".
+func (m *Mask) Text(s string) string {
+	if m == nil || s == "" {
+		return s
 	}
-	slices.SortFunc(sorted, func(a, b string) int {
-		if len(a) != len(b) {
-			return len(b) - len(a)
-		}
-		return strings.Compare(a, b)
-	})
-	pairs := make([]string, 0, 2*len(sorted))
-	for _, form := range sorted {
-		pairs = append(pairs, form, masked)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.size == 0:
+		return s
+	case m.size > maxMasked:
+		return withheld
+	case m.search == nil: // most masks are never asked: nothing goes wrong
+		m.search = newSearcher(m.values)
 	}
-	return strings.NewReplacer(pairs...)
+	return m.search.mask(s)
+}
+
+// Texts masks each of a list, which is not changed.
+func (m *Mask) Texts(list []string) []string {
+	if m == nil || list == nil {
+		return list
+	}
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = m.Text(s)
+	}
+	return out
 }
 
 // Error returns err with its text masked, and its kind, place and cause for errors.Is
@@ -135,8 +130,8 @@ func (m *Mask) Error(err error) error {
 	if err == nil || !m.Holds(err.Error()) {
 		return err
 	}
-	var f *fault.Error
-	if !errors.As(err, &f) {
+	f, ok := errors.AsType[*fault.Error](err)
+	if !ok {
 		return fault.New(fault.Internal, "%s", m.Text(err.Error()))
 	}
 	return m.Fault(f)
@@ -150,4 +145,158 @@ func (m *Mask) Fault(f *fault.Error) *fault.Error {
 	c := *f
 	c.Msg, c.Hint, c.Object, c.File = m.Text(f.Msg), m.Text(f.Hint), m.Text(f.Object), m.Text(f.File)
 	return &c
+}
+
+// searcher finds the forms of values in a text.
+type searcher struct {
+	forms []string // longest first
+	any   *strings.Replacer
+}
+
+func newSearcher(values map[string]struct{}) *searcher {
+	set := make(map[string]struct{}, 8*len(values))
+	for v := range values {
+		for _, f := range forms(v) {
+			if len(f) >= minMasked {
+				set[f] = struct{}{}
+			}
+		}
+	}
+	s := &searcher{forms: make([]string, 0, len(set))}
+	pairs := make([]string, 0, 2*len(set))
+	for f := range set {
+		s.forms = append(s.forms, f)
+		pairs = append(pairs, f, masked)
+	}
+	slices.SortFunc(s.forms, func(a, b string) int { return len(b) - len(a) })
+	s.any = strings.NewReplacer(pairs...)
+	return s
+}
+
+// forms are the ways in which a value may be written.
+func forms(value string) []string {
+	all := []string{
+		value, inner(strconv.Quote(value)), inner(strconv.QuoteToASCII(value)),
+		strings.ReplaceAll(value, "'", "''"), // as YAML quotes it
+		url.QueryEscape(value), url.PathEscape(value), url.UserPassword("", value).String()[1:],
+		printable(value),
+	}
+	for _, escape := range []bool{true, false} {
+		var b bytes.Buffer
+		e := json.NewEncoder(&b)
+		e.SetEscapeHTML(escape)
+		_ = e.Encode(value) //nolint:errchkjson // a string, into memory
+		all = append(all, inner(strings.TrimSpace(b.String())))
+	}
+	for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding} {
+		text := enc.EncodeToString([]byte(value))
+		all = append(all, text, strings.TrimRight(text, "="))
+		if len(value) >= minWithin {
+			all = append(all, within(enc, value)...)
+		}
+	}
+	return all
+}
+
+// inner is a quoted text without its quotes.
+func inner(quoted string) string { return quoted[1 : len(quoted)-1] }
+
+// printable is a value as it passes those who take out what cannot be shown.
+func printable(value string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(value, "�"))
+}
+
+// within returns how base64 writes a value in the middle of something longer: one form
+// for each of the three ways in which it may lie, without what its neighbours decide.
+func within(enc *base64.Encoding, value string) []string {
+	var all []string
+	for before := range 3 {
+		text := enc.EncodeToString(append(make([]byte, before), value...))
+		first := (8*before + 5) / 6             // the first character that is the value's alone
+		last := (8 * (before + len(value))) / 6 // and the end of these; no padding
+		all = append(all, text[first:last])
+	}
+	return all
+}
+
+// mask replaces what it finds. Values that overlap go together.
+func (s *searcher) mask(text string) string {
+	cut := cuts(text)
+	if len(cut) == 0 && s.any.Replace(text) == text {
+		return text
+	}
+	hide := make([]bool, len(text))
+	found := false
+	for _, f := range s.forms {
+		for at := 0; ; {
+			i := strings.Index(text[at:], f)
+			if i < 0 {
+				break
+			}
+			fill(hide, at+i, at+i+len(f))
+			at, found = at+i+1, true
+		}
+		for _, end := range cut {
+			if n := beginning(f, text[:end]); n > 0 {
+				fill(hide, end-n, end)
+				found = true
+			}
+		}
+	}
+	if !found {
+		return text
+	}
+	return redact(text, hide)
+}
+
+// cuts returns where dots say that a text was cut off.
+func cuts(text string) []int {
+	var all []int
+	for _, dots := range []string{"...", "…", " …"} {
+		for at := 0; ; {
+			i := strings.Index(text[at:], dots)
+			if i < 0 {
+				break
+			}
+			all = append(all, at+i)
+			at += i + len(dots)
+		}
+	}
+	return all
+}
+
+// beginning returns the length of the longest beginning of a form that text ends with;
+// 0 for one that is too short to tell.
+func beginning(form, text string) int {
+	for n := min(len(form)-1, len(text)); n >= minMasked; n-- {
+		if text[len(text)-1] == form[n-1] && strings.HasSuffix(text, form[:n]) {
+			return n
+		}
+	}
+	return 0
+}
+
+func fill(hide []bool, from, to int) {
+	for i := from; i < to; i++ {
+		hide[i] = true
+	}
+}
+
+// redact writes "***" for each part that is hidden.
+func redact(text string, hide []bool) string {
+	var b strings.Builder
+	for i := range len(text) {
+		switch {
+		case !hide[i]:
+			b.WriteByte(text[i])
+		case i == 0 || !hide[i-1]:
+			b.WriteString(masked)
+		}
+	}
+	return b.String()
 }

@@ -93,6 +93,26 @@ type Unsealer interface {
 	Elsewhere() string
 }
 
+// Left leaves sealed files as they are. It stands where they are looked at, and not
+// delivered.
+type Left struct {
+	// Sealed reports whether a file is sealed.
+	Sealed func(file string, content []byte) bool
+	// Note is told of each sealed file; it must be safe for concurrent use.
+	Note func(file string)
+}
+
+// Open opens nothing; see [Opener].
+func (l *Left) Open(_ context.Context, file string, content []byte) (Opened, bool, error) {
+	if l.Sealed(file, content) {
+		l.Note(file)
+	}
+	return Opened{}, false, nil
+}
+
+// ID tells what is left from what is opened.
+func (*Left) ID() string { return "left sealed" }
+
 // None opens nothing: every sealed file is refused, and told how to be opened. It
 // stands where a delivery names no keys.
 type None struct {

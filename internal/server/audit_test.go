@@ -29,7 +29,7 @@ func (s seed) Read(p []byte) (int, error) {
 }
 
 // record is a log with entries of two namespaces: 0 to 4.
-func record(t *testing.T) (l *audit.Log, dir string, key audit.Key) {
+func record(t *testing.T) (l *audit.Log, key audit.Key) {
 	t.Helper()
 	text, err := audit.NewKey(seed(7), "test")
 	if err != nil {
@@ -38,8 +38,7 @@ func record(t *testing.T) (l *audit.Log, dir string, key audit.Key) {
 	if key, err = audit.ParseKey(text); err != nil {
 		t.Fatal(err)
 	}
-	dir = t.TempDir()
-	l, err = audit.Open(t.Context(), audit.Options{Dir: dir, Signer: key.Signer, Verifier: key.Verifier, Clock: time.Now})
+	l, err = audit.Open(t.Context(), audit.Options{Dir: t.TempDir(), Signer: key.Signer, Verifier: key.Verifier, Clock: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +60,7 @@ func record(t *testing.T) (l *audit.Log, dir string, key audit.Key) {
 			t.Fatal(err)
 		}
 	}
-	return l, dir, key
+	return l, key
 }
 
 // rights are what bearers of tokens may read: namespaces, "" the whole log.
@@ -80,9 +79,9 @@ func review(_ context.Context, token, namespace string) (string, error) {
 
 func serveAudit(t *testing.T) (client func(token string) *remote.Client, base string, key audit.Key) {
 	t.Helper()
-	l, dir, key := record(t)
+	l, key := record(t)
 	s := httptest.NewServer(server.New(server.Options{Audit: &server.Audit{
-		Log: remote.Kept(l), Files: audit.Files(dir), Key: key.Public, Review: review,
+		Log: remote.Kept(l), Files: audit.Files(l.Reader()), Key: key.Public, Review: review,
 	}}).Handler())
 	t.Cleanup(s.Close)
 	return func(token string) *remote.Client {

@@ -46,6 +46,8 @@ type Options struct {
 	Audit *Audit
 	// APIAudit takes the API server's audit events under [APIAuditPath]; nil: not found.
 	APIAudit *APIAudit
+	// Sealing serves what clients of SealedSecrets ask for, below /v1/; nil: not found.
+	Sealing Sealing
 	// Refreshers are told of every push.
 	Refreshers []Refresher
 	// Secrets returns what providers sign their webhooks with; nil: nothing is
@@ -98,6 +100,9 @@ func (s *Server) Handler() http.Handler {
 	}
 	if s.APIAudit != nil {
 		mux.Handle("POST "+APIAuditPath, s.handle(newAPIAudit(*s.APIAudit).serve))
+	}
+	if s.Sealing != nil {
+		s.mountSealing(mux)
 	}
 	if s.Metrics != nil {
 		mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))

@@ -28,6 +28,8 @@ import (
 // Variables are what is put in, and where not.
 type Variables struct {
 	Variables map[string]string
+	// Secret are the names of those whose values are secret.
+	Secret map[string]bool
 	// Disabled is the label or annotation, key and value, of objects that are left
 	// as they are.
 	Disabled [2]string

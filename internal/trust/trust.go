@@ -67,6 +67,7 @@ type Policy struct {
 	Broken  string
 	Commits *Commits
 	Images  *Images
+	Plaintext *Plaintext
 	// Rewind permits a branch whose new head does not contain the commit that was
 	// delivered last. It is told either way.
 	Rewind bool
@@ -206,6 +207,22 @@ type Registry struct {
 	CA         []byte     // PEM, trusted instead of the system's
 	// Insecure speaks HTTP to it; loopback is spoken to so by itself.
 	Insecure bool
+}
+
+// Plaintext demands that no secret stands open in what a delivery reads.
+type Plaintext struct {
+	Allow []Allowance
+	// Repository: what the repository's own list excuses is excused, too.
+	Repository bool
+}
+
+// Allowance excuses what was found, as entries of a repository's own list do.
+type Allowance struct {
+	Path        string // pattern on the file; ** crosses slashes
+	Rule        string // "*" for any
+	Fingerprint string // of the finding; "" for any
+	Reason      string
+	Expires     time.Time // the last day on which it counts
 }
 
 // Signer is who a signature proves.

@@ -114,7 +114,7 @@ func (p *Pool) release() { <-p.slots }
 func (p *Pool) run(parent context.Context, w *process, kind string, payload []byte, files Files) ([]byte, error) {
 	ctx, cancel := context.WithTimeoutCause(parent, p.options.Deadline, ErrDeadline)
 	defer cancel()
-	w.stderr.Reset()
+	defer w.stderr.Reset()
 	stop := context.AfterFunc(ctx, w.kill)
 	body, err := w.run(kind, payload, files, p.options)
 	killed := !stop()

@@ -45,7 +45,7 @@ func start(ctx context.Context, o Options) (*process, error) {
 		in.Close()
 		return nil, fault.New(fault.Internal, "no pipe for a worker: %v", err)
 	}
-	p := &process{in: in, out: out, reader: bufio.NewReader(out), stderr: &excerpt{}, done: make(chan struct{})}
+	p := &process{in: in, out: out, reader: bufio.NewReaderSize(out, prefixSize), stderr: &excerpt{}, done: make(chan struct{})}
 	p.cmd = &exec.Cmd{
 		Path: o.Command[0], Args: o.Command, Dir: string(os.PathSeparator),
 		Env:   []string{"GOTRACEBACK=single", "GOMAXPROCS=2"},
@@ -255,16 +255,32 @@ func outOfMemory(words string) bool {
 	return false
 }
 
-// lastWords describes the end of a process for a log.
+// lastWords describes the end of a process for a log: how it ended, and what the Go
+// runtime said first. Anything else that was written may hold what the job was given,
+// and is not told.
 func (p *process) lastWords(err error) string {
 	state := err.Error()
 	if p.cmd.ProcessState != nil {
 		state = p.cmd.ProcessState.String()
 	}
 	if line, _, _ := strings.Cut(strings.TrimSpace(p.stderr.String()), "\n"); line != "" {
-		state += ": " + clip(line)
+		state += ": " + clip(ofRuntime(line))
 	}
 	return state
+}
+
+// ofRuntime returns a line that the Go runtime or this package wrote, and of any other
+// how it begins.
+func ofRuntime(line string) string {
+	for _, begin := range []string{"fatal error: ", "runtime: ", "runtime error: ", "panic: runtime error: ", "worker: ", "SIG", "unexpected fault address"} {
+		if strings.HasPrefix(line, begin) {
+			return line
+		}
+	}
+	if strings.HasPrefix(line, "panic: ") {
+		return "a panic, of which the text is left out"
+	}
+	return "what it wrote is left out"
 }
 
 // excerpt keeps the beginning of what is written to it: a Go program that dies
@@ -292,9 +308,10 @@ func (e *excerpt) String() string {
 }
 
 // Reset forgets what was kept, so that one job's warnings do not fill the space
-// of another's last words.
+// of another's last words, and do not outlive it.
 func (e *excerpt) Reset() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	clear(e.buf)
 	e.buf = e.buf[:0]
 }

@@ -8,9 +8,12 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
@@ -145,14 +148,38 @@ func (s *server) handle(kind string, payload []byte) (body []byte, err error) {
 	}
 	defer func() {
 		if v := recover(); v != nil {
-			fmt.Fprintf(os.Stderr, "panic: %v\n%s", v, debug.Stack())
-			body, err = nil, fault.New(fault.Internal, "%s failed inside: %v", kind, v)
+			body, err = nil, fault.New(fault.Internal, "%s failed inside: %s", kind, cause(v))
 		}
 	}()
 	if body, err = h(payload, (*remote)(s)); err != nil {
 		return nil, err
 	}
 	return body, nil
+}
+
+// cause says what a panic was about, and where. What the runtime says holds no value
+// that is not a number; what anybody else says may hold whatever it was given, so that
+// it is left out.
+func cause(v any) string {
+	what := fmt.Sprintf("a panic with a %T", v)
+	if e, ok := v.(runtime.Error); ok {
+		what = e.Error()
+	}
+	frames := runtime.CallersFrames(callers())
+	for more := true; more; {
+		var f runtime.Frame
+		f, more = frames.Next()
+		if f.Function != "" && !strings.HasPrefix(f.Function, "runtime.") {
+			return what + " in " + path.Base(f.Function) + ":" + strconv.Itoa(f.Line)
+		}
+	}
+	return what
+}
+
+// callers are those of whoever panicked.
+func callers() []uintptr {
+	pcs := make([]uintptr, 32)
+	return pcs[:runtime.Callers(4, pcs)] // this, cause, and the function that recovers
 }
 
 // heldMemory is what the Go runtime holds from the operating system, as good as known.

@@ -27,14 +27,19 @@ import (
 // that dies, when it is started as one.
 func TestMain(m *testing.M) {
 	RunIfWorker(map[string]Handler{
-		"echoing":    func(p []byte, _ Files) ([]byte, error) { return p, nil },
-		"reading":    reading,
-		"escaping":   escaping,
-		"computing":  computing,
-		"hogging":    hogging,
-		"looping":    func([]byte, Files) ([]byte, error) { looping(); return nil, nil },
-		"recursing":  func([]byte, Files) ([]byte, error) { return []byte{byte(recurse(1))}, nil },
-		"panicking":  func([]byte, Files) ([]byte, error) { panic("oh no") },
+		"echoing":   func(p []byte, _ Files) ([]byte, error) { return p, nil },
+		"reading":   reading,
+		"escaping":  escaping,
+		"computing": computing,
+		"hogging":   hogging,
+		"looping":   func([]byte, Files) ([]byte, error) { looping(); return nil, nil },
+		"recursing": func([]byte, Files) ([]byte, error) { return []byte{byte(recurse(1))}, nil },
+		"panicking": func([]byte, Files) ([]byte, error) { panic("oh no") },
+		"indexing":  func(p []byte, _ Files) ([]byte, error) { return []byte{"abc"[len(p)+7]}, nil },
+		"crashing": func([]byte, Files) ([]byte, error) {
+			go panic("hunter2 is the word")
+			select {}
+		},
 		"signalling": signalling,
 		"growing":    func(p []byte, _ Files) ([]byte, error) { return make([]byte, 8<<20), nil },
 	})
@@ -285,7 +290,8 @@ func TestJobsFailAlone(t *testing.T) {
 		kind        fault.Kind
 		msg         string
 	}{
-		{"a panic is caught", "panicking", fault.Internal, "panicking failed inside: oh no"},
+		{"a panic is caught, and what it says is not told", "panicking", fault.Internal, "panicking failed inside: a panic with a string in worker.TestMain"},
+		{"what the runtime says is", "indexing", fault.Internal, "indexing failed inside: runtime error: index out of range [7] with length 3 in worker.TestMain"},
 		{"memory is bounded, and the limit is named", "hogging", fault.Limit, "hogging needed more than 192 MiB of memory"},
 		{"a stack overflow cannot be caught, only survived", "recursing", fault.Limit, "recursing recursed too deeply: more than 32 MiB of stack" +
 			" or recursing needed more than 192 MiB of memory"}, // the race detector keeps its own stacks,
@@ -294,7 +300,7 @@ func TestJobsFailAlone(t *testing.T) {
 	for _, tt := range tests {
 		_, err := p.Do(t.Context(), tt.job, nil, nil)
 		var f *fault.Error
-		if !errors.As(err, &f) || f.Kind != tt.kind || !strings.Contains(tt.msg, f.Msg) {
+		if !errors.As(err, &f) || f.Kind != tt.kind || !strings.Contains(tt.msg, f.Msg) && !strings.HasPrefix(f.Msg, tt.msg) {
 			t.Errorf("%s: %v", tt.reason, err)
 		}
 		got, err := p.Do(t.Context(), "echoing", []byte("next"), nil)
@@ -561,5 +567,25 @@ func BenchmarkReadFile(b *testing.B) {
 			b.Fatal(err)
 		}
 		v = files(map[string]string{"x": "y"})
+	}
+}
+
+// What a dying worker writes may hold what its job was given.
+func TestLastWordsHoldNoValue(t *testing.T) {
+	p := newPool(t, Options{MemoryLimit: 192 << 20, Deadline: 20 * time.Second})
+	_, err := p.Do(t.Context(), "crashing", nil, nil)
+	if fault.KindOf(err) != fault.Internal || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "a panic, of which the text is left out") {
+		t.Errorf("got %v", err)
+	}
+	tests := []struct{ reason, line, want string }{
+		{"the runtime's own words", "fatal error: all goroutines are asleep - deadlock!", "fatal error: all goroutines are asleep - deadlock!"},
+		{"a panic of the runtime's", "panic: runtime error: index out of range [3] with length 1", "panic: runtime error: index out of range [3] with length 1"},
+		{"anybody's panic", "panic: hunter2", "a panic, of which the text is left out"},
+		{"a library that prints", "warning: hunter2 is weak", "what it wrote is left out"},
+	}
+	for _, tt := range tests {
+		if got := ofRuntime(tt.line); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.reason, got, tt.want)
+		}
 	}
 }

@@ -45,7 +45,7 @@ const (
 // TrustPolicySpec is what is demanded, and of which deliveries.
 //
 // +kubebuilder:pruning:PreserveUnknownFields
-// +kubebuilder:validation:XValidation:rule="has(self.commits) || has(self.history) || has(self.images) || (has(self.strict) && self.strict)",message="the policy demands nothing: set commits, history, images or strict"
+// +kubebuilder:validation:XValidation:rule="has(self.commits) || has(self.history) || has(self.images) || has(self.secrets) || (has(self.strict) && self.strict)",message="the policy demands nothing: set commits, history, images, secrets or strict"
 type TrustPolicySpec struct {
 	// Mode is enforce, which refuses a delivery that does not prove what is
 	// demanded, or audit, which delivers it and tells.
@@ -61,6 +61,8 @@ type TrustPolicySpec struct {
 	History *History `json:"history,omitempty"`
 	// Images demands proof about the images that the delivery runs.
 	Images *Images `json:"images,omitempty"`
+	// Secrets demands that no secret stands in plaintext in the files of the delivery.
+	Secrets *Secrets `json:"secrets,omitempty"`
 	// Strict removes from managed objects the fields that others added to them.
 	Strict bool `json:"strict,omitempty"`
 }
@@ -349,6 +351,61 @@ type History struct {
 	//
 	// +kubebuilder:validation:Enum=refuse;allow
 	Rewind string `json:"rewind,omitempty"`
+}
+
+// PlaintextRefuse is the value of Secrets.
+const PlaintextRefuse = "Refuse"
+
+// Secrets demands that no secret stands in plaintext in the files of the delivery.
+//
+// +kubebuilder:pruning:PreserveUnknownFields
+type Secrets struct {
+	// Plaintext is Refuse: a revision is not delivered in which a file that the
+	// delivery reads holds a secret value that is not sealed.
+	//
+	// +required
+	// +kubebuilder:validation:Enum=Refuse
+	Plaintext string `json:"plaintext"`
+	// Allow excuses findings.
+	//
+	// +kubebuilder:validation:MaxItems=256
+	Allow []AllowedSecret `json:"allow,omitempty"`
+	// HonorRepositoryAllowList excuses as well what .holdfast/allow-secrets.yaml in
+	// the repository lists: whoever may change the repository may change that.
+	HonorRepositoryAllowList bool `json:"honorRepositoryAllowList,omitempty"`
+}
+
+// AllowedSecret excuses findings of a rule in some files until a day.
+//
+// +kubebuilder:pruning:PreserveUnknownFields
+type AllowedSecret struct {
+	// Path is a glob over the file's path. * ends at a slash, ** does not.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Path string `json:"path"`
+	// Rule is the one by which the finding was made; "*" stands for any.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Rule string `json:"rule"`
+	// Fingerprint of the finding; none: any.
+	//
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{32}$`
+	Fingerprint string `json:"fingerprint,omitempty"`
+	// Reason is for people.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Reason string `json:"reason"`
+	// Expires is the last day on which it counts, as 2006-01-02; at most a year ahead.
+	//
+	// +required
+	// +kubebuilder:validation:Pattern=`^[0-9]{4}-[0-9]{2}-[0-9]{2}$`
+	Expires string `json:"expires"`
 }
 
 // The values of Images.

@@ -9,6 +9,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/apply"
 	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/schema"
+	"github.com/holdfastcd/holdfast/internal/secret"
 )
 
 // execute runs plans through the client, one after the other, as a delivery does.
@@ -42,7 +43,7 @@ func (f conformance) action(op plan.Op, k schema.Kind, name, value string) plan.
 		a.Observed = plan.Observed{Sight: plan.Unsure, UID: r.UID, ResourceVersion: r.ResourceVersion, Owner: r.Owner}
 	}
 	if op != plan.Prune {
-		a.Desired = &plan.Desired{ID: a.ID, Kind: k, Body: f.configMap(name, value)}
+		a.Desired = &plan.Desired{ID: a.ID, Kind: k, Body: secret.Hide(f.configMap(name, value))}
 	}
 	return a
 }

@@ -118,7 +118,7 @@ func (i *installation) serve(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &http.Server{ReadHeaderTimeout: time.Second, Handler: server.New(server.Options{Audit: &server.Audit{
-		Log: remote.Kept(i.log), Files: audit.Files(i.dir), Key: i.key.Public, Review: reviewer.Review,
+		Log: remote.Kept(i.log), Files: audit.Files(audit.Dir(i.dir)), Key: i.key.Public, Review: reviewer.Review,
 	}}).Handler()}
 	go func() { _ = s.Serve(l) }() // it ends with the test
 	t.Cleanup(func() { _ = s.Close() })

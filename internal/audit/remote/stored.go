@@ -31,7 +31,7 @@ type Reading struct {
 func Kept(l *audit.Log) *Reading {
 	return &Reading{
 		Reader: l.Reader(), teller: "this controller",
-		size:  func(context.Context) (uint64, error) { return l.Size(), nil },
+		size:  l.Readable,
 		index: l.About, deliveries: l.Concerning,
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/secret"
 	"github.com/holdfastcd/holdfast/internal/source"
 )
 
@@ -103,7 +104,7 @@ func (a *Argo) pass(ctx context.Context, app *api.Application, bad error, m *mem
 	if f.attempt.wait > 0 {
 		return f, f.attempt.wait
 	}
-	spec.Inventory = united(spec.Inventory, m.unsaved)
+	spec.Inventory, m.opener = united(spec.Inventory, m.unsaved), spec.Opener
 	return f, a.run(ctx, app, spec, &f, m)
 }
 
@@ -152,11 +153,21 @@ func (a *Argo) want(ctx context.Context, app *api.Application, bad error, f *fou
 	if err := a.env.Demand(&spec, app, app.Spec.Project, wanted.Spec.Source.RepoURL); err != nil {
 		return fail(api.ConditionComparisonError, err)
 	}
+	spec.Opener = a.opener(ctx, spec.ID, project)
 	f.warn, f.sourceType = warnings(project, spec), sourceType(spec.Render)
 	if f.order != nil {
 		f.order.shape(&spec, wanted)
 	}
 	return spec, nil
+}
+
+// opener returns what opens the sealed files of an Application: with the keys that
+// are for its project, whatever the Application says.
+func (a *Argo) opener(ctx context.Context, id delivery.ID, project *Project) secret.Opener {
+	if a.env.Decryption == nil {
+		return dialect.Sealed("this process has no keys")
+	}
+	return a.env.Decryption.OfProject(ctx, id, a.env.ArgoNamespace, project.name)
 }
 
 // look fetches, and has the others that follow the same branch not wait for their
@@ -273,7 +284,11 @@ func comparisonKey(app *api.Application, spec delivery.Spec) string {
 	if err != nil {
 		return ""
 	}
-	return fmt.Sprintf("%s %s %s %s %t %s", spec.Revision.Commit, spec.Rules.Version, spec.Trust.Version, app.UID, app.Operation != nil, b)
+	keys := ""
+	if spec.Opener != nil {
+		keys = spec.Opener.ID()
+	}
+	return fmt.Sprintf("%s %s %s %s %s %t %s", spec.Revision.Commit, spec.Rules.Version, spec.Trust.Version, keys, app.UID, app.Operation != nil, b)
 }
 
 // fetch gets the revision that a request asks for, with the credential that

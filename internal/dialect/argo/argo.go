@@ -22,6 +22,7 @@ import (
 	api "github.com/holdfastcd/holdfast/api/argo/v1alpha1"
 	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/dialect"
+	"github.com/holdfastcd/holdfast/internal/secret"
 	"github.com/holdfastcd/holdfast/internal/source"
 )
 
@@ -62,6 +63,8 @@ type memory struct {
 	// compared is what was last compared without delivering, and when.
 	compared   string
 	comparedAt time.Time
+	// opener is that of the last pass; nil: there was none.
+	opener secret.Opener
 	// failing is since when the repository does not answer; zero: it does.
 	failing time.Time
 	// said is what was last told of an Application that is only observed.
@@ -206,6 +209,9 @@ func (a *Argo) all(ctx context.Context, p dialect.Priority) {
 // forget drops what is remembered of an Application that does not exist.
 func (a *Argo) forget(name types.NamespacedName) {
 	id := deliveryID(name)
+	if a.env.Decryption != nil {
+		a.env.Decryption.Release(id)
+	}
 	if m := a.memories.Drop(name); m != nil {
 		if m.project != "" {
 			a.letting.Add(types.NamespacedName{Namespace: a.env.ArgoNamespace, Name: m.project}, dialect.Normal)

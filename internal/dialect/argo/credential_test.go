@@ -14,7 +14,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/source"
 )
 
-func secret(name string, data ...string) *corev1.Secret {
+func repoSecret(name string, data ...string) *corev1.Secret {
 	s := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "argocd", Name: name, UID: "u-" + "1", Labels: map[string]string{labelSecretType: secretRepository}},
 		Data:       map[string][]byte{},
@@ -58,33 +58,33 @@ func told(s source.Secret) string {
 }
 
 func TestCredentials(t *testing.T) {
-	elsewhere := secret("elsewhere", "url", "https://git.example.com/else", "password", "never")
+	elsewhere := repoSecret("elsewhere", "url", "https://git.example.com/else", "password", "never")
 	elsewhere.Namespace = "other"
-	unlabelled := secret("unlabelled", "url", "https://git.example.com/else", "password", "never")
+	unlabelled := repoSecret("unlabelled", "url", "https://git.example.com/else", "password", "never")
 	unlabelled.Labels = nil
 	template := func(name string, data ...string) *corev1.Secret {
-		return labelled(secret(name, data...), secretTemplate)
+		return labelled(repoSecret(name, data...), secretTemplate)
 	}
 	c, _ := memoryServer(t,
-		secret("a", "url", "https://git.example.com/a.git", "username", "u", "password", "hunter2", "type", "git", "forceHttpBasicAuth", "true", "insecure", "false"),
-		secret("plain", "url", "https://git.example.com/plain"),
-		secret("token", "url", "https://git.example.com/token", "bearerToken", "hunter2"),
-		secret("tls", "url", "https://git.example.com/tls", "tlsClientCertData", "C", "tlsClientCertKey", "K"),
-		secret("proxied", "url", "https://git.example.com/proxied", "proxy", "http://me:hunter2@proxy:3128", "noProxy", "a,b"),
-		secret("badproxy", "url", "https://git.example.com/badproxy", "proxy", "me:hunter2@proxy"),
-		secret("insecure", "url", "https://git.example.com/insecure", "password", "hunter2", "insecure", "true"),
-		secret("nohost", "url", "git@git.example.com:nohost", "sshPrivateKey", "hunter2", "insecureIgnoreHostKey", "true"),
-		secret("lfs", "url", "https://git.example.com/lfs", "enableLfs", "true", "githubAppID", "1", "githubAppPrivateKey", "hunter2"),
-		secret("ssh", "url", "git@git.example.com:a.git", "sshPrivateKey", "S"),
-		secret("helm", "url", "https://git.example.com/charts", "type", "helm", "password", "never"),
-		secret("scoped", "url", "https://git.example.com/b", "project", "shop", "username", "shop", "password", "p"),
-		secret("shared", "url", "https://git.example.com/b", "username", "all", "password", "p"),
+		repoSecret("a", "url", "https://git.example.com/a.git", "username", "u", "password", "hunter2", "type", "git", "forceHttpBasicAuth", "true", "insecure", "false"),
+		repoSecret("plain", "url", "https://git.example.com/plain"),
+		repoSecret("token", "url", "https://git.example.com/token", "bearerToken", "hunter2"),
+		repoSecret("tls", "url", "https://git.example.com/tls", "tlsClientCertData", "C", "tlsClientCertKey", "K"),
+		repoSecret("proxied", "url", "https://git.example.com/proxied", "proxy", "http://me:hunter2@proxy:3128", "noProxy", "a,b"),
+		repoSecret("badproxy", "url", "https://git.example.com/badproxy", "proxy", "me:hunter2@proxy"),
+		repoSecret("insecure", "url", "https://git.example.com/insecure", "password", "hunter2", "insecure", "true"),
+		repoSecret("nohost", "url", "git@git.example.com:nohost", "sshPrivateKey", "hunter2", "insecureIgnoreHostKey", "true"),
+		repoSecret("lfs", "url", "https://git.example.com/lfs", "enableLfs", "true", "githubAppID", "1", "githubAppPrivateKey", "hunter2"),
+		repoSecret("ssh", "url", "git@git.example.com:a.git", "sshPrivateKey", "S"),
+		repoSecret("helm", "url", "https://git.example.com/charts", "type", "helm", "password", "never"),
+		repoSecret("scoped", "url", "https://git.example.com/b", "project", "shop", "username", "shop", "password", "p"),
+		repoSecret("shared", "url", "https://git.example.com/b", "username", "all", "password", "p"),
 		template("t-host", "url", "https://forge.example.com", "username", "host"),
 		template("t-team", "url", "https://forge.example.com/team/", "username", "team"),
 		template("t-shop", "url", "https://forge.example.com/team", "username", "shop", "project", "shop"),
 		template("t-azure", "url", "https://dev.azure.com/x", "azureServicePrincipalClientID", "hunter2"),
-		secret("bare", "url", "https://forge.example.com/else/bare", "proxy", "http://proxy"),
-		secret("own", "url", "https://forge.example.com/else/own", "username", "own"),
+		repoSecret("bare", "url", "https://forge.example.com/else/bare", "proxy", "http://proxy"),
+		repoSecret("own", "url", "https://forge.example.com/else/own", "username", "own"),
 		configMap(knownHosts, map[string]string{knownHostsKey: "H"}),
 		configMap(certificates, map[string]string{"private.example.com": "PEM"}),
 		elsewhere, unlabelled,
@@ -154,7 +154,7 @@ func (c *counting) List(ctx context.Context, l client.ObjectList, opts ...client
 }
 
 func TestCredentialsAreKept(t *testing.T) {
-	c, _ := memoryServer(t, secret("a", "url", "https://git.example.com/a", "password", "p"))
+	c, _ := memoryServer(t, repoSecret("a", "url", "https://git.example.com/a", "password", "p"))
 	now := noon
 	reader := &counting{Reader: c}
 	creds := &credentials{reader: reader, namespace: "argocd", clock: func() time.Time { return now }}

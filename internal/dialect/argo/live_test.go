@@ -194,6 +194,16 @@ func (r *rig) start(t *testing.T, change ...func(*dialect.Env)) {
 		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: mgr.GetEventRecorderFor("holdfast"), //nolint:staticcheck // as the controller does
 		Engine: engine, Hub: r.hub, Clock: time.Now, Log: log, ArgoNamespace: r.ns, Concurrency: 2,
 	}
+	watch, err := dialect.WatchSecrets(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	env.Decryption = dialect.NewDecryption(dialect.DecryptionOptions{
+		Reader: env.Reader, Watch: watch, Notify: router.Notify, Clock: time.Now, Log: log,
+	})
+	if err := mgr.Add(env.Decryption); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range change {
 		c(env)
 	}

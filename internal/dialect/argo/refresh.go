@@ -156,6 +156,7 @@ func (a *Argo) urgency(ctx context.Context, u *unstructured.Unstructured) (diale
 	}
 	defer m.mu.Unlock()
 	spec, err := Spec(app, project, revision, a.options)
+	spec.Opener = m.opener
 	if err == nil {
 		err = a.env.Demand(&spec, app, app.Spec.Project, request.URL)
 	}

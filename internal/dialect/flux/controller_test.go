@@ -158,6 +158,16 @@ func (w *world) run(ctx context.Context, dir string, change func(*dialect.Env)) 
 		change(env)
 	}
 	router := dialect.Router{}
+	watch, err := dialect.WatchSecrets(config)
+	if err != nil {
+		return err
+	}
+	env.Decryption = dialect.NewDecryption(dialect.DecryptionOptions{
+		Reader: env.Reader, Watch: watch, Notify: router.Notify, Clock: time.Now, Log: log,
+	})
+	if err := mgr.Add(env.Decryption); err != nil {
+		return err
+	}
 	if w.flux, err = flux.Setup(mgr, env, router); err != nil {
 		return err
 	}

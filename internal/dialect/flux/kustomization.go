@@ -22,6 +22,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/secret"
 )
 
 // kustomizations reconciles Kustomizations. A reconciliation is one pass of the
@@ -52,7 +53,8 @@ type memory struct {
 	failures  int
 	behind    time.Time // since when its dependencies are ready, but not on its revision
 	variables variables
-	finding   string // what was last said of it while it is only observed
+	opener    secret.Opener // of its last pass; nil: there was none
+	finding   string        // what was last said of it while it is only observed
 	pauses    dialect.Pauses
 }
 
@@ -90,6 +92,9 @@ func (p *patience) settle(v verdict, waited time.Duration, now time.Time) {
 // forget drops what is remembered of a Kustomization that does not exist.
 func (c *kustomizations) forget(name types.NamespacedName) {
 	c.checks.set(name, nil)
+	if c.env.Decryption != nil {
+		c.env.Decryption.Release(deliveryID(name))
+	}
 	m := c.memories.Drop(name)
 	if m == nil {
 		return
@@ -242,6 +247,9 @@ func (c *kustomizations) prepare(ctx context.Context, p pass, o *outcome) (deliv
 	if spec.Substitute, err = options.substitution(ks, spec.Account); err != nil {
 		o.early, o.reason = fault.From(err), meta.BuildFailedReason
 	}
+	if spec.Opener, err = c.opener(ctx, p, spec.ID); err != nil && o.early == nil {
+		o.early, o.reason = fault.From(err), meta.BuildFailedReason
+	}
 	if err := c.env.Demand(&spec, ks, "", e.url); err != nil {
 		o.early, o.reason = fault.From(err), reasonUntrusted
 	}
@@ -249,6 +257,22 @@ func (c *kustomizations) prepare(ctx context.Context, p pass, o *outcome) (deliv
 		spec.By = dialect.Asked(p.u)
 	}
 	return spec, 0, true
+}
+
+// opener returns what opens sealed files, and remembers it for [kustomizations.urgency].
+func (c *kustomizations) opener(ctx context.Context, p pass, id delivery.ID) (secret.Opener, error) {
+	options := c.options
+	if c.env.Decryption != nil {
+		if p.ks.Spec.Decryption == nil {
+			c.env.Decryption.Release(id)
+		}
+		options.Opener = func(namespace, name string) (secret.Opener, error) {
+			return c.env.Decryption.Named(ctx, id, namespace, name)
+		}
+	}
+	opener, err := options.opener(p.ks)
+	p.memory.opener = opener
+	return opener, err
 }
 
 // plain judges the object itself: its fields as written, because the API server
@@ -477,6 +501,7 @@ func (c *kustomizations) urgency(name types.NamespacedName, u *unstructured.Unst
 	}
 	options := c.options
 	options.Variables = m.variables.known
+	options.Opener = func(string, string) (secret.Opener, error) { return m.opener, nil }
 	spec, err := Spec(ks, e.revision, options)
 	if err == nil {
 		err = c.env.Demand(&spec, ks, "", e.url)

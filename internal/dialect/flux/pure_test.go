@@ -74,7 +74,7 @@ func TestSpec(t *testing.T) {
 			Health:      health.Options{Kstatus: true},
 		},
 	}
-	spec.Profile.Treat = nil
+	spec.Profile.Treat, spec.Opener = nil, nil
 	want.Profile.Plan.Brake = dialect.Brake()
 	want.Profile.Plan.Forget, want.Profile.Plan.AllowEmpty = true, true
 	if diff := cmp.Diff(want, spec, cmp.AllowUnexported(source.Credential{})); diff != "" {
@@ -130,12 +130,13 @@ func TestSpecInFull(t *testing.T) {
 		},
 		Substitute: &substitute.Variables{
 			Variables: map[string]string{"own": "x", "both": "inline", "twice": "secret", "key": "twolines"},
+			Secret:    map[string]bool{"twice": true},
 			Disabled:  [2]string{"kustomize.toolkit.fluxcd.io/substitute", "disabled"},
 			Strict:    true,
 		},
 		Ignore: []plan.Ignore{{Group: "apps", Kind: "Deployment", Name: "web", Pointers: []string{"/spec/replicas"}}, {Pointers: []string{"/data"}}},
 	}
-	spec.Profile.Treat, want.Profile.Treat = nil, nil
+	spec.Profile.Treat, want.Profile.Treat, spec.Opener = nil, nil, nil
 	if diff := cmp.Diff(want, spec, cmp.AllowUnexported(source.Credential{})); diff != "" {
 		t.Errorf("Spec (-want +got):\n%s", diff)
 	}
@@ -233,8 +234,8 @@ func TestSpecRefuses(t *testing.T) {
 		text   string
 	}{
 		{"a field is named", func(ks *kustomizev1.Kustomization) {
-			ks.Spec.Decryption = &kustomizev1.Decryption{Provider: "sops"}
-		}, fault.Unsupported, "spec.decryption is not supported yet"},
+			ks.Spec.Decryption = &kustomizev1.Decryption{Provider: "sops", ServiceAccountName: "kms"}
+		}, fault.Unsupported, "spec.decryption.serviceAccountName is not supported yet"},
 		{"all fields are named, in order", func(ks *kustomizev1.Kustomization) {
 			ks.Spec.HealthCheckExprs = []kustomize.CustomHealthCheck{{APIVersion: "v1", Kind: "x"}}
 			ks.Spec.KubeConfig = &meta.KubeConfigReference{SecretRef: &meta.SecretKeyReference{Name: "x"}}

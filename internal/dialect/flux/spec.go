@@ -2,8 +2,10 @@ package flux
 
 import (
 	"cmp"
+	"context"
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -22,6 +24,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/plan"
 	"github.com/holdfastcd/holdfast/internal/render"
+	"github.com/holdfastcd/holdfast/internal/secret"
 	"github.com/holdfastcd/holdfast/internal/source"
 )
 
@@ -41,6 +44,9 @@ const (
 // change of controllers silent.
 const fieldManager = "kustomize-controller"
 
+// providerSOPS is the one provider of spec.decryption that there is.
+const providerSOPS = "sops"
+
 // Options are what the process decides for all Kustomizations.
 type Options struct {
 	// DefaultServiceAccount is the account, in the Kustomization's namespace, of
@@ -53,6 +59,10 @@ type Options struct {
 	// be read. Its errors are *fault.Error; NotFound is none if the reference is
 	// optional.
 	Variables func(VariablesRef) (map[string]string, error)
+	// Opener returns what opens sealed files with the keys that spec.decryption names:
+	// those of a Secret of the Kustomization's namespace, or, without a name, those that
+	// are for all; nil: there are none. Its errors are *fault.Error.
+	Opener func(namespace, name string) (secret.Opener, error)
 }
 
 // kustomizationFields are the fields of a Kustomization's spec that are supported.
@@ -62,6 +72,7 @@ var kustomizationFields = fields{
 	"sourceRef":    {"apiVersion": nil, "kind": nil, "name": nil, "namespace": nil},
 	"dependsOn":    {"name": nil, "namespace": nil},
 	"healthChecks": {"apiVersion": nil, "kind": nil, "name": nil, "namespace": nil},
+	"decryption":   {"provider": nil, "secretRef": {"name": nil}},
 	"postBuild": {
 		"substitute": nil, "substituteStrategy": nil,
 		"substituteFrom": {"kind": nil, "name": nil, "optional": nil},
@@ -79,19 +90,55 @@ var selectorFields = fields{
 }
 
 // Spec translates a Kustomization on a revision of its source to a delivery. It
-// has no effect, and asks nobody but o.Variables: the controller, build and diff
-// share it. Errors are *fault.Error: Unsupported (a field, by name), Refused (a
-// reference to another namespace; no account), Invalid, and those of o.Variables.
+// has no effect, and asks nobody but o.Variables and o.Opener: the controller, build
+// and diff share it. Errors are *fault.Error: Unsupported (a field, by name), Refused (a
+// reference to another namespace; no account), Invalid, and those of o.Variables and
+// o.Opener.
 func Spec(ks *kustomizev1.Kustomization, revision source.Revision, o Options) (delivery.Spec, error) {
 	spec, err := o.plain(ks, revision)
 	if err != nil {
 		return delivery.Spec{}, err
 	}
-	spec.Substitute, err = o.substitution(ks, spec.Account)
+	if spec.Substitute, err = o.substitution(ks, spec.Account); err != nil {
+		return delivery.Spec{}, err
+	}
+	spec.Opener, err = o.opener(ks)
 	return spec, err
 }
 
-// plain is Spec without variables: what only the object itself decides.
+// opener returns what opens the sealed files of a Kustomization. Without
+// spec.decryption it is given no keys, not even those that are for all.
+func (o Options) opener(ks *kustomizev1.Kustomization) (secret.Opener, error) {
+	d := ks.Spec.Decryption
+	if d == nil || o.Opener == nil {
+		return selective{dialect.Sealed(dialect.SealedHint)}, nil
+	}
+	name := ""
+	if d.SecretRef != nil {
+		name = d.SecretRef.Name
+	}
+	opener, err := o.Opener(ks.Namespace, name)
+	if _, left := opener.(*secret.Left); left || err != nil {
+		return opener, err
+	}
+	return selective{opener}, nil
+}
+
+// selective opens what does not ask to stay sealed.
+type selective struct{ secret.Opener }
+
+var staysSealed = regexp.MustCompile(`(?mi)^\s*["']?kustomize\.toolkit\.fluxcd\.io/decrypt["']?:\s*["']?disabled["']?\s*,?\s*$`)
+
+// Open implements secret.Opener. Whether the document may stay as it is, is judged
+// when it is rendered: what the mark was not on is refused then.
+func (s selective) Open(ctx context.Context, file string, content []byte) (secret.Opened, bool, error) {
+	if staysSealed.Match(content) {
+		return secret.Opened{}, false, nil
+	}
+	return s.Opener.Open(ctx, file, content)
+}
+
+// plain is Spec without variables and keys: what only the object itself decides.
 func (o Options) plain(ks *kustomizev1.Kustomization, revision source.Revision) (delivery.Spec, error) {
 	if err := o.check(ks); err != nil {
 		return delivery.Spec{}, err
@@ -256,7 +303,7 @@ func (o Options) checkFields(spec map[string]any, ks *kustomizev1.Kustomization)
 	if err := unsupported(spec, kustomizationFields); err != nil {
 		return err
 	}
-	for _, check := range []func(*kustomizev1.Kustomization) error{o.checkReferences, checkNames, checkImages, checkIgnore, checkPostBuild, checkHealthChecks} {
+	for _, check := range []func(*kustomizev1.Kustomization) error{o.checkReferences, checkNames, checkImages, checkIgnore, checkPostBuild, checkHealthChecks, checkDecryption} {
 		if err := check(ks); err != nil {
 			return err
 		}
@@ -354,6 +401,22 @@ func checkIgnore(ks *kustomizev1.Kustomization) error {
 				return fault.New(fault.Unsupported, "spec.ignore[%d].target.%s: regular expressions are not supported yet", i, field).WithHint("write out the name")
 			}
 		}
+	}
+	return nil
+}
+
+// checkDecryption refuses providers other than SOPS, and keys that are nowhere.
+func checkDecryption(ks *kustomizev1.Kustomization) error {
+	d := ks.Spec.Decryption
+	switch {
+	case d == nil:
+		return nil
+	case d.Provider == "":
+		return fault.New(fault.Invalid, "spec.decryption.provider is missing").WithHint("set it to %s", providerSOPS)
+	case d.Provider != providerSOPS:
+		return fault.New(fault.Unsupported, "spec.decryption.provider %q is not supported", d.Provider).WithHint("use %s", providerSOPS)
+	case d.SecretRef != nil && d.SecretRef.Name == "":
+		return fault.New(fault.Invalid, "spec.decryption.secretRef names no Secret")
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ func (o Options) substitution(ks *kustomizev1.Kustomization, account cluster.Acc
 	if p == nil {
 		return nil, nil //nolint:nilnil // nothing to substitute is no error
 	}
-	variables := map[string]string{}
+	variables, secret := map[string]string{}, map[string]bool{}
 	for _, ref := range p.SubstituteFrom {
 		values, err := o.variables(ref, VariablesRef{Account: account, Kind: ref.Kind, Namespace: ks.Namespace, Name: ref.Name})
 		if err != nil {
@@ -61,18 +61,30 @@ func (o Options) substitution(ks *kustomizev1.Kustomization, account cluster.Acc
 		if err := addVariables(variables, values, ref.Kind+" "+ks.Namespace+"/"+ref.Name); err != nil {
 			return nil, err
 		}
+		note(secret, values, ref.Kind == kindSecret)
 	}
 	if err := addVariables(variables, p.Substitute, "spec.postBuild.substitute"); err != nil {
 		return nil, err
 	}
+	note(secret, p.Substitute, false)
 	if len(variables) == 0 && ks.GetSubstituteStrategy() != kustomizev1.SubstituteStrategyAlways {
 		return nil, nil //nolint:nilnil // as above
 	}
 	return &substitute.Variables{
 		Variables: variables,
+		Secret:    secret,
 		Disabled:  [2]string{substituteMark, kustomizev1.DisabledValue},
 		Strict:    true,
 	}, nil
+}
+
+// note marks the values that count now as secret, or as not.
+func note(secret map[string]bool, values map[string]string, is bool) {
+	for name := range values {
+		if delete(secret, name); is {
+			secret[name] = true
+		}
+	}
 }
 
 // variables reads one reference; one that is optional may be missing.

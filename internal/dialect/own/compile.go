@@ -88,12 +88,13 @@ func Compile(u *unstructured.Unstructured, read Read) Compiled {
 	default:
 		c.problemf(ReasonInvalid, "spec.mode: %q is not known; write enforce or audit", spec.Mode)
 	}
-	if spec.Commits == nil && spec.History == nil && spec.Images == nil && !spec.Strict && len(c.problems) == 0 {
-		c.problemf(ReasonInvalid, "spec demands nothing; set commits, history, images or strict")
+	if spec.Commits == nil && spec.History == nil && spec.Images == nil && spec.Secrets == nil && !spec.Strict && len(c.problems) == 0 {
+		c.problemf(ReasonInvalid, "spec demands nothing; set commits, history, images, secrets or strict")
 	}
 	out := Compiled{selector: c.compileSelect(spec.Select)}
 	p.Commits = c.commits(spec.Commits)
 	p.Images = c.images(spec.Images)
+	p.Plaintext = c.plaintext(spec.Secrets)
 	p.Rewind = c.rewind(spec)
 	p.Strict = spec.Strict && !p.Audit
 	p.Broken, out.Reason = c.verdict(p.Audit)

@@ -1,0 +1,208 @@
+package delivery
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/holdfastcd/holdfast/internal/apply"
+	"github.com/holdfastcd/holdfast/internal/cluster"
+	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/health"
+	"github.com/holdfastcd/holdfast/internal/object"
+	"github.com/holdfastcd/holdfast/internal/plan"
+	"github.com/holdfastcd/holdfast/internal/secret"
+)
+
+// stockManager is the field manager of the Sealed Secrets controller: the name of its
+// program. What it wrote is taken over, but nothing else of that common name.
+const stockManager = "controller"
+
+// statusManager is the field manager of the status of SealedSecrets.
+const statusManager = "holdfast-sealed"
+
+// The kind of SealedSecrets.
+const (
+	sealedGroup = "bitnami.com"
+	sealedKind  = "SealedSecret"
+)
+
+func isSealedSecret(id object.ID) bool { return id.Group == sealedGroup && id.Kind == sealedKind }
+
+// secretOf is the Secret that a SealedSecret is for.
+func secretOf(id object.ID) object.ID {
+	return object.ID{Kind: "Secret", Namespace: id.Namespace, Name: id.Name}
+}
+
+// derived are the Secrets that were made of SealedSecrets.
+type derived struct {
+	owners    map[object.ID]object.ID // the SealedSecret of each
+	elsewhere string                  // who opens them instead; then there are none
+}
+
+// unseal adds to placed objects the Secrets that SealedSecrets among them are for. What
+// cannot be opened is an error, of the source and its keys.
+func (by stages) unseal(objects []object.Object) ([]object.Object, derived, error) {
+	d := derived{owners: map[object.ID]object.ID{}}
+	if by.unsealer == nil {
+		return objects, d, nil
+	}
+	d.elsewhere = by.unsealer.Elsewhere()
+	for i := range objects {
+		id := objects[i].ID()
+		if !isSealedSecret(id) || d.elsewhere != "" {
+			continue
+		}
+		opened, err := by.unsealer.Unseal(&objects[i].Unstructured)
+		if err != nil {
+			return nil, d, &flaw{fault.From(err).On(id.String()).At(objects[i].Origin.File, objects[i].Origin.Line)}
+		}
+		made := object.Object{Unstructured: *opened, Origin: objects[i].Origin}
+		d.owners[made.ID()] = id
+		objects = append(objects, made)
+	}
+	return objects, d, nil
+}
+
+// mark notes on desired objects what they were made from: they go with it.
+func (d derived) mark(desired []plan.Desired) {
+	at := map[object.ID]*plan.Desired{}
+	for i := range desired {
+		if id := desired[i].ID; isSealedSecret(id) {
+			at[id] = &desired[i]
+			if d.elsewhere != "" {
+				desired[i].Warnings = append(desired[i].Warnings, "spec.encryptedData: opened by "+d.elsewhere+", not by Holdfast")
+			}
+		}
+	}
+	for i := range desired {
+		own := &desired[i]
+		if owner := at[d.owners[own.ID]]; owner != nil {
+			own.Owner, own.Peers = owner.ID, []string{stockManager}
+			own.Wave, own.Treatment = owner.Wave, owner.Treatment
+		}
+	}
+}
+
+// sealing identifies what opens the SealedSecrets among desired objects; "" if there are
+// none.
+func (e *Engine) sealing(desired []plan.Desired) string {
+	for _, d := range desired {
+		if isSealedSecret(d.ID) {
+			return e.unsealedBy()
+		}
+	}
+	return ""
+}
+
+func (e *Engine) unsealedBy() string {
+	if e.Unsealer == nil {
+		return "nobody"
+	}
+	return "keys " + e.Unsealer.ID() + ", unless " + e.Unsealer.Elsewhere()
+}
+
+// leave takes Secrets out of an inventory that others make of desired SealedSecrets:
+// they are theirs to keep, not ours to prune.
+func leave(desired []plan.Desired, inventory []plan.Entry) []plan.Entry {
+	theirs := map[object.ID]bool{}
+	for _, d := range desired {
+		if isSealedSecret(d.ID) {
+			theirs[secretOf(d.ID)] = true
+		}
+	}
+	if len(theirs) == 0 {
+		return inventory
+	}
+	for _, d := range desired {
+		delete(theirs, d.ID)
+	}
+	kept := make([]plan.Entry, 0, len(inventory))
+	for _, entry := range inventory {
+		if !theirs[entry.ID] {
+			kept = append(kept, entry)
+		}
+	}
+	return kept
+}
+
+// bodyOf is the body of a desired object, with the reference to its owner if the watch
+// shows that.
+func bodyOf(c *cluster.Cluster, d plan.Desired) ([]byte, error) {
+	if d.Owner == (object.ID{}) {
+		return d.Body.Reveal(), nil
+	}
+	kind, _ := c.LookupGroupKind(d.Owner.GroupKind())
+	record, _ := c.Look(kind, d.Owner)
+	return apply.Owned(d, kind.GVK.GroupVersion(), record.UID)
+}
+
+// keptSealed reports whether the marks of a SealedSecret keep it, and so the Secret of it.
+func (e *Engine) keptSealed(secret object.ID, retract bool) bool {
+	id := object.ID{Group: sealedGroup, Kind: sealedKind, Namespace: secret.Namespace, Name: secret.Name}
+	kind, ok := e.Cluster.LookupGroupKind(id.GroupKind())
+	if !ok {
+		return false
+	}
+	record, ok := e.Cluster.Look(kind, id)
+	return ok && (record.KeptInPrune && !retract || record.KeptInDelete && retract)
+}
+
+// tellSealed writes the status of SealedSecrets whose Secret is as desired, where this
+// pass sent either or the status says otherwise. It is Holdfast that opens them, and so
+// its own account that says so. What fails is a warning on the object.
+func (e *Engine) tellSealed(ctx context.Context, spec Spec, res apply.Result) {
+	at := map[object.ID]*apply.ObjectResult{}
+	for i := range res.Objects {
+		at[res.Objects[i].Action.ID] = &res.Objects[i]
+	}
+	for _, o := range res.Objects {
+		d := o.Action.Desired
+		if d == nil || at[d.Owner] == nil || !stands(o.Outcome) || !stands(at[d.Owner].Outcome) {
+			continue
+		}
+		owner := at[d.Owner]
+		if o.Outcome == apply.Unchanged && owner.Outcome == apply.Unchanged && e.saysSynced(spec, owner.Action) {
+			continue
+		}
+		if err := e.setSynced(ctx, owner.Action); err != nil {
+			warned := *owner.Action.Desired
+			warned.Warnings = append(slices.Clip(warned.Warnings), "status: not written: "+fault.From(err).Msg)
+			owner.Action.Desired = &warned
+		}
+	}
+}
+
+// stands reports whether an object is as desired after a pass.
+func stands(o apply.Outcome) bool {
+	return o == apply.Created || o == apply.Configured || o == apply.Reverted || o == apply.Unchanged
+}
+
+// saysSynced reports whether the status says that the Secret is there, as far as that is
+// watched.
+func (e *Engine) saysSynced(spec Spec, a plan.Action) bool {
+	verdict := e.healthOf(spec, a.Kind, a.ID)
+	return verdict == nil || verdict.Status == health.Healthy
+}
+
+// setSynced writes the status that the Sealed Secrets controller writes when it has made
+// the Secret (github.com/bitnami/sealed-secrets, pkg/controller).
+func (e *Engine) setSynced(ctx context.Context, a plan.Action) error {
+	record, ok := e.Cluster.Look(a.Kind, a.ID)
+	if !ok {
+		return nil // its end is an event
+	}
+	now := e.Clock().UTC().Format(time.RFC3339)
+	return e.Cluster.As(cluster.Account{}).SetStatus(ctx, a.Kind, a.ID, map[string]any{
+		"observedGeneration": record.Generation,
+		"conditions": []any{map[string]any{
+			"type": "Synced", "status": "True", "lastUpdateTime": now, "lastTransitionTime": now,
+		}},
+	}, statusManager)
+}
+
+// pass begins a pass: what it opens is masked until it ends.
+func (st *state) pass() (end func()) {
+	st.mask = &secret.Mask{}
+	return func() { st.mask = nil }
+}

@@ -1,0 +1,67 @@
+package render
+
+import (
+	"bytes"
+	"context"
+	"testing"
+
+	"github.com/holdfastcd/holdfast/internal/secret"
+	"github.com/holdfastcd/holdfast/internal/tree"
+	"github.com/holdfastcd/holdfast/internal/tree/treetest"
+	"github.com/holdfastcd/holdfast/internal/worker"
+)
+
+// opening opens files that begin with "sealed:", and counts.
+type opening struct{ n int }
+
+func (o *opening) Open(_ context.Context, _ string, content []byte) (secret.Opened, bool, error) {
+	rest, ok := bytes.CutPrefix(content, []byte("sealed:"))
+	if !ok {
+		return secret.Opened{}, false, nil
+	}
+	o.n++
+	return secret.Opened{Content: secret.Hide(rest), Values: []secret.Text{secret.Hide([]byte("hunter2"))}}, true, nil
+}
+
+func (*opening) ID() string { return "key" }
+
+// What was opened is rendered as if it had been committed so, and is kept only sealed.
+func TestSealedFilesAreCachedSealed(t *testing.T) {
+	o := &opening{}
+	below := treetest.FromFiles(map[string][]byte{
+		"a/x.yaml": []byte("sealed:apiVersion: v1\nkind: ConfigMap\nmetadata: {name: hunter2}\n"),
+	})
+	opened := func(mask *secret.Mask) tree.Tree { return secret.NewTree(t.Context(), below, o, mask) }
+	c := NewCache(always(newRenderer(t, worker.Options{})), 1<<20)
+	req := Request{Path: "a", Keys: "key"}
+	for i, cached := range []bool{false, true} {
+		result, err := c.In("").Render(t.Context(), req, opened(&secret.Mask{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if result.Cached != cached || result.Objects[0].GetName() != "hunter2" || len(result.Opened) != 1 || string(result.Opened[0].Reveal()) != "hunter2" {
+			t.Errorf("%d: cached %v, %s, opened %d", i, result.Cached, result.Objects[0].GetName(), len(result.Opened))
+		}
+		if !result.Trace.Holds(below) {
+			t.Errorf("%d: the trace is not one of what is committed", i)
+		}
+	}
+	if o.n != 1 {
+		t.Errorf("it was opened %d times", o.n)
+	}
+	key, err := c.In("").key(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, body := c.lookup(key)
+	if bytes.Contains(body, []byte("hunter2")) || bytes.Contains(body, []byte("ConfigMap")) {
+		t.Error("what is kept can be read")
+	}
+	if _, err := NewCache(nil, 1<<20).result(e, body); err == nil {
+		t.Error("another process could read what is kept")
+	}
+	req.Keys = "another key"
+	if result, err := c.In("").Render(t.Context(), req, opened(&secret.Mask{})); err != nil || result.Cached {
+		t.Errorf("another key may open it otherwise: cached %v, %v", result.Cached, err)
+	}
+}

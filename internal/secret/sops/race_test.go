@@ -1,0 +1,5 @@
+//go:build race
+
+package sops
+
+const raceEnabled = true

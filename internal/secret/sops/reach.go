@@ -1,0 +1,180 @@
+package sops
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/holdfastcd/holdfast/internal/fault"
+)
+
+// Bounds of one request to a key service.
+const (
+	dialTimeout    = 5 * time.Second
+	requestTimeout = 15 * time.Second
+	maxAnswer      = 256 << 10
+)
+
+// metadata6 is where Amazon's machines find their metadata by IPv6; by IPv4, and with
+// other clouds, it is link-local.
+var metadata6 = netip.MustParseAddr("fd00:ec2::254")
+
+// client returns what key services are asked with: files name their addresses, so that
+// it goes neither where machines keep what is for them alone, nor where it is sent on.
+func (o Options) client() *http.Client {
+	transport := o.Transport
+	if transport == nil {
+		dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}
+		dialer.Control = func(_, address string, _ syscall.RawConn) error { return o.checkAddress(address) }
+		transport = &http.Transport{
+			Proxy:                  o.Proxy,
+			DialContext:            dialer.DialContext,
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs},
+			ForceAttemptHTTP2:      true,
+			TLSHandshakeTimeout:    dialTimeout,
+			ResponseHeaderTimeout:  requestTimeout,
+			IdleConnTimeout:        30 * time.Second,
+			MaxIdleConns:           8,
+			MaxResponseHeaderBytes: 64 << 10,
+		}
+	}
+	return &http.Client{
+		Transport:     answers{transport},
+		Timeout:       requestTimeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// checkAddress refuses the addresses of this machine, and those at which machines keep
+// what is for nobody but them (RFC 3927, RFC 4291, metadata services). Errors: Refused.
+func (o Options) checkAddress(address string) error {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return fault.New(fault.Internal, "the address of the key service cannot be read")
+	}
+	ip := at.Addr().Unmap().WithZone("")
+	if !o.AllowLinkLocal && (ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip == metadata6) {
+		return fault.New(fault.Refused, "the key service is at %s, a link-local address", ip).
+			WithHint("such addresses are for a machine itself, as the metadata of a cloud; --allow-link-local permits them")
+	}
+	if !o.AllowLoopback && (ip.IsLoopback() || ip.IsUnspecified()) {
+		return fault.New(fault.Refused, "the key service is at %s, an address of the machine itself", ip)
+	}
+	return nil
+}
+
+// answers bounds how much of an answer is read.
+type answers struct{ base http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (a answers) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := a.base.RoundTrip(r)
+	if err == nil {
+		resp.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
+	}
+	return resp, err
+}
+
+// hosts has only some hosts be asked, whatever a library finds in the environment.
+type hosts struct {
+	client *http.Client
+	only   []string
+}
+
+// Do implements the transport of Azure's libraries. Errors: Refused.
+func (h hosts) Do(r *http.Request) (*http.Response, error) {
+	for _, host := range h.only {
+		if strings.EqualFold(r.URL.Host, host) && r.URL.Scheme == "https" {
+			return h.client.Do(r) //nolint:gosec // the host is one of those that may be asked
+		}
+	}
+	return nil, fault.New(fault.Refused, "a key service would be asked at %s, which neither file nor key Secret names", shown(r.URL.Host))
+}
+
+// post sends a question as JSON and reads the answer into out. name is the service in
+// messages; the answer's text, which may quote what was asked, is not in them. Errors:
+// those of [unanswered] and [status].
+func post(ctx context.Context, client *http.Client, name, url string, header http.Header, question, out any) error {
+	body, err := json.Marshal(question)
+	if err != nil {
+		return fault.New(fault.Internal, "a question to %s cannot be written", name)
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return fault.New(fault.Invalid, "the address of %s cannot be read", name)
+	}
+	if header != nil {
+		r.Header = header
+	}
+	r.Header.Set("Content-Type", "application/json")
+	resp, err := client.Do(r)
+	if err != nil {
+		return unanswered(name, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return status(name, resp.StatusCode)
+	}
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fault.New(fault.Unreachable, "%s gave an answer that cannot be read", name)
+	}
+	return nil
+}
+
+// unanswered is the error where no answer came: Refused for an address that is not to
+// be asked, Unauthorized where a token was refused, Unreachable for the rest.
+func unanswered(name string, err error) *fault.Error {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		return f
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fault.New(fault.Unreachable, "%s did not answer in time", name).Because(err)
+	}
+	return fault.New(fault.Unreachable, "%s does not answer", name).Because(err).WithHint("is it up, and reachable from here?")
+}
+
+// status is the error for an answer that is none.
+func status(name string, code int) *fault.Error {
+	switch {
+	case code == http.StatusUnauthorized || code == http.StatusForbidden:
+		return fault.New(fault.Unauthorized, "%s does not let these credentials open the file (status %d)", name, code).
+			WithHint("check the credentials in the key Secret, and what the service lets them do with the key")
+	case code == http.StatusNotFound:
+		return fault.New(fault.NotFound, "%s does not know the key (status %d)", name, code)
+	case code == http.StatusBadRequest:
+		return fault.New(fault.Refused, "%s does not take the data key of the file for one that it sealed (status %d)", name, code).
+			WithHint("restore the file as it was sealed, or seal it anew with `sops updatekeys`")
+	case code >= 300 && code < 400:
+		return fault.New(fault.Refused, "%s sends elsewhere (status %d), and credentials are not sent on", name, code).
+			WithHint("seal the file for the address where the service is")
+	}
+	return fault.New(fault.Unreachable, "%s failed (status %d)", name, code)
+}
+
+// first tries credentials one after the other, and returns the first success or else
+// the first error.
+func first[C any](credentials []C, try func(C) ([]byte, error)) ([]byte, error) {
+	failed := errOther
+	for i, c := range credentials {
+		out, err := try(c)
+		if err == nil {
+			return out, nil
+		}
+		if i == 0 || errors.Is(failed, errOther) {
+			failed = err
+		}
+	}
+	return nil, failed
+}

@@ -1,0 +1,69 @@
+// Package sopsfile makes sealed files for tests, with SOPS's own library and age keys:
+// what Holdfast opens is what others sealed.
+package sopsfile
+
+import (
+	"crypto/rand"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+	"github.com/getsops/sops/v3"
+	"github.com/getsops/sops/v3/aes"
+	sopsage "github.com/getsops/sops/v3/age"
+	"github.com/getsops/sops/v3/config"
+	"github.com/getsops/sops/v3/stores/yaml"
+	"github.com/getsops/sops/v3/version"
+)
+
+// Key returns a new age key: its text, as age-keygen writes it, and its recipient.
+func Key(t testing.TB) (key, recipient string) {
+	t.Helper()
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return identity.String() + "\n", identity.Recipient().String()
+}
+
+// YAML seals the values of a YAML document below data and stringData, as the guides
+// have it, for age recipients.
+func YAML(t testing.TB, document string, recipients ...string) string {
+	t.Helper()
+	store := yaml.NewStore(&config.YAMLStoreConfig{})
+	branches, err := store.LoadPlainFile([]byte(document))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sops.KeyGroup
+	dataKey := make([]byte, 32)
+	if _, err := rand.Read(dataKey); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range recipients {
+		key, err := sopsage.MasterKeyFromRecipient(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := key.Encrypt(dataKey); err != nil {
+			t.Fatal(err)
+		}
+		group = append(group, key)
+	}
+	tree := sops.Tree{Branches: branches, Metadata: sops.Metadata{
+		KeyGroups: []sops.KeyGroup{group}, EncryptedRegex: "^(data|stringData)$", Version: version.Version, LastModified: time.Now().UTC(),
+	}}
+	mac, err := tree.Encrypt(dataKey, aes.NewCipher())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree.Metadata.MessageAuthenticationCode, err = aes.NewCipher().Encrypt(mac, dataKey, tree.Metadata.LastModified.Format(time.RFC3339))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := store.EmitEncryptedFile(tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(sealed)
+}
