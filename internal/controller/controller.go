@@ -307,6 +307,7 @@ func (p *process) run(ctx context.Context) error {
 		if p.manager.GetCache().WaitForCacheSync(ctx) {
 			p.ready.set()
 			p.Log.Info("ready")
+			worker.ProgramPages().GiveBack()
 		}
 		return nil
 	})

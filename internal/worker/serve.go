@@ -88,7 +88,9 @@ func configure(in io.Reader, out io.Writer) (config, error) {
 	debug.SetMaxStack(maxStack)
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(conf.MemoryLimit + ballast)
+	pages := ProgramPages()
 	cage, err := enter(conf.MemoryLimit)
+	pages.GiveBack()
 	if err != nil {
 		// Fail closed: a worker that is not caged as its platform allows does no job.
 		err = fault.New(fault.Internal, "the worker could not be caged: %v", err)

@@ -285,7 +285,11 @@ func TestCanaries(t *testing.T) {
 	w.apply(t, "apiVersion: v1\nkind: Secret\nmetadata: {name: variables, namespace: "+ns+"}\nstringData: {password: "+quoted(substituted)+"}\n")
 	w.kustomization(t, ns, "good", "./good", decryption, "  targetNamespace: "+ns, "  postBuild: {substituteFrom: [{kind: Secret, name: variables}]}")
 	for name := range refused {
-		w.kustomization(t, ns, name, "./"+name, decryption, "  targetNamespace: "+ns)
+		extra := []string{decryption}
+		if name != "namespace" {
+			extra = append(extra, "  targetNamespace: "+ns)
+		}
+		w.kustomization(t, ns, name, "./"+name, extra...)
 	}
 	w.project(t, ns, repo.URL())
 	for _, name := range slices.Concat(delivered, failing) {
