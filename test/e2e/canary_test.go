@@ -203,10 +203,11 @@ func (a *aviary) bad() map[string]string {
 	a.sops("syntax/it.yaml.bin", "apiVersion: v1\nkind: Secret\nmetadata: {name: it}\nstringData: {value: ["+a.value("in wrong syntax")+"\n")
 	a.put("syntax/kustomization.yaml", kustomizationOf+"resources: [it.yaml.bin]\n")
 	a.sops("type/it.yaml", configMap("data: {value: {nested: "+quoted(a.value("of the wrong type"))+"}}\n"))
-	a.sops("name/it.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: "+quoted("UPPER "+a.value("in a name"))+"}\n")
+	// Names and namespaces of objects are no secrets: the cluster shows them to many.
+	a.sops("immutable/it.yaml", configMap("immutable: "+quoted(a.value("for a flag"))+"\n"))
 	a.sops("kind/it.yaml", "apiVersion: v1\nkind: "+quoted(a.value("in a kind"))+"\nmetadata: {name: it}\n")
 	a.sops("label/it.yaml", configMap("  labels: {l: "+quoted(a.value("in a label")+"!")+"}\n"))
-	a.sops("namespace/it.yaml", configMap("  namespace: "+strings.ToLower(strings.NewReplacer(`"`, "", "<", "", "&", "", ">", "", `\`, "", "'", "", "\n", "").Replace(a.value("in a namespace")))+"\n"))
+	a.sops("finalizer/it.yaml", configMap("  finalizers: ["+quoted(a.value("in a finalizer")+"!")+"]\n"))
 	a.sops("port/it.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: it}\nspec: {ports: [{port: "+quoted(a.value("in a port"))+"}]}\n")
 	twice := a.value("twice")
 	a.sops("twice/a.yaml", secretYAML("it", twice))
@@ -225,7 +226,7 @@ func (a *aviary) bad() map[string]string {
 		must(a.t, unstructured.SetNestedField(o.Object, "{{ fail .value }}", "spec", "template", "data", "url"))
 	})
 	return map[string]string{
-		"mac": "sealed", "key": "key", "syntax": "it.yaml.bin", "type": "it", "name": "", "kind": "", "label": "it", "namespace": "",
+		"mac": "sealed", "key": "key", "syntax": "it.yaml.bin", "type": "it", "immutable": "it", "kind": "", "label": "it", "finalizer": "it",
 		"port": "it", "twice": "it", "patch": "patch", "damaged": "it", "moved": "other", "fail": "it",
 	}
 }
@@ -242,15 +243,15 @@ func (a *aviary) argo() (good, bad []string) {
 	values := func(name string) string { return "password: " + quoted(a.value(name)) + "\n" }
 	a.chart("chart", "apiVersion: v1\nkind: Secret\nmetadata: {name: chart}\nstringData: {value: {{ .Values.password | quote }}}\n", values("chart"))
 	a.chart("chart-config", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: chart-config}\ndata: {value: {{ .Values.password | quote }}}\n", values("chart to ConfigMap"))
-	a.sops("jsonnet/value.json", `{"password": `+quoted(a.value("jsonnet"))+`}`)
-	a.put("jsonnet/it.jsonnet", `{apiVersion: "v1", kind: "Secret", metadata: {name: "jsonnet"}, stringData: {value: (import "value.json").password}}`)
+	a.sops("jsonnet/lib/value.json", `{"password": `+quoted(a.value("jsonnet"))+`}`)
+	a.put("jsonnet/it.jsonnet", `{apiVersion: "v1", kind: "Secret", metadata: {name: "jsonnet"}, stringData: {value: (import "lib/value.json").password}}`)
 	a.sops("plain/it.yaml", secretYAML("plain", a.value("plain")))
 	a.chart("chart-fail", `{{ fail .Values.password }}`, values("chart that fails"))
 	a.chart("chart-type", `{{ .Values.password.nested.deeper }}`, values("chart of a wrong type"))
 	a.chart("chart-syntax", "apiVersion: v1\nkind: Secret\nmetadata: {name: it}\nstringData: {value: [{{ .Values.password }}\n", values("chart of wrong syntax"))
 	a.chart("chart-int", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: it}\ndata: {value: {{ .Values.password | quote | int64 }}, x: [{{ .Values.password | quote }}]}\n", values("chart of a wrong object"))
-	a.sops("jsonnet-fail/value.json", `{"password": `+quoted(a.value("jsonnet that fails"))+`}`)
-	a.put("jsonnet-fail/it.jsonnet", `error (import "value.json").password`)
+	a.sops("jsonnet-fail/lib/value.json", `{"password": `+quoted(a.value("jsonnet that fails"))+`}`)
+	a.put("jsonnet-fail/it.jsonnet", `error (import "lib/value.json").password`)
 	return []string{"chart", "chart-config", "jsonnet", "plain"}, []string{"chart-fail", "chart-type", "chart-syntax", "chart-int", "jsonnet-fail"}
 }
 
@@ -285,11 +286,7 @@ func TestCanaries(t *testing.T) {
 	w.apply(t, "apiVersion: v1\nkind: Secret\nmetadata: {name: variables, namespace: "+ns+"}\nstringData: {password: "+quoted(substituted)+"}\n")
 	w.kustomization(t, ns, "good", "./good", decryption, "  targetNamespace: "+ns, "  postBuild: {substituteFrom: [{kind: Secret, name: variables}]}")
 	for name := range refused {
-		extra := []string{decryption}
-		if name != "namespace" {
-			extra = append(extra, "  targetNamespace: "+ns)
-		}
-		w.kustomization(t, ns, name, "./"+name, extra...)
+		w.kustomization(t, ns, name, "./"+name, decryption, "  targetNamespace: "+ns)
 	}
 	w.project(t, ns, repo.URL())
 	for _, name := range slices.Concat(delivered, failing) {
@@ -385,14 +382,30 @@ func (a *aviary) look(w *world, c *controller, ns string) {
 	t := a.t
 	t.Helper()
 	s := scan{t, a.all}
-	for _, args := range [][]string{
-		{"diff", "--all", "-n", ns}, {"diff", "--all", "-n", ns, "-o", "json"}, {"diff", "ks/good", "-n", ns},
-		{"diff", "--all", "-n", argocd}, {"get", "-o", "json"}, {"get", "-o", "wide"},
-		{"why", "secret/whole", "-n", ns}, {"why", "secret/strict", "-n", ns, "-o", "json"}, {"why", "configmap/config", "-n", ns, "-o", "json"},
-		{"why", "deploy/workload", "-n", ns, "-o", "json"},
+	dir := filepath.Join(c.data, "audit")
+	for _, tc := range []struct {
+		args []string
+		code int
+	}{
+		{[]string{"diff", "ks/good", "-n", ns}, 1}, // the commit that was made while it was suspended
+		{[]string{"diff", "ks/good", "-n", ns, "-o", "json"}, 1},
+		{[]string{"diff", "--all", "-n", ns}, 2}, // those that cannot be delivered
+		{[]string{"diff", "--all", "-n", argocd, "-o", "json"}, 2},
+		{[]string{"get", "-o", "json"}, 0},
+		{[]string{"get", "-o", "wide"}, 0},
+		{[]string{"why", "secret/whole", "-n", ns, "--dir", dir}, 0},
+		{[]string{"why", "secret/strict", "-n", ns, "--dir", dir, "-o", "json"}, 0},
+		{[]string{"why", "configmap/config", "-n", ns, "--dir", dir, "-o", "json"}, 0},
+		{[]string{"why", "deploy/workload", "-n", ns, "--dir", dir, "-o", "json"}, 0},
+		{[]string{"audit", "log", "--dir", dir}, 0},
+		{[]string{"audit", "export", "--dir", dir}, 0},
 	} {
-		stdout, stderr, _ := w.holdfast(t, args...)
-		s.in("holdfast "+strings.Join(args, " "), []byte(stdout+stderr))
+		stdout, stderr, code := w.holdfast(t, tc.args...)
+		command := "holdfast " + strings.Join(tc.args, " ")
+		if code != tc.code {
+			t.Errorf("%s: exit code %d, want %d\n%s%s", command, code, tc.code, stdout, stderr)
+		}
+		s.in(command, []byte(stdout+stderr))
 	}
 	for _, path := range []string{"/metrics", "/observe", "/readyz", "/v1/cert.pem"} {
 		s.in(path, c.read(t, path))
