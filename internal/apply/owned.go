@@ -13,9 +13,14 @@ import (
 	"github.com/holdfastcd/holdfast/internal/plan"
 )
 
+// alone is the annotation by which a Secret is to outlive the SealedSecret that it is
+// made from, as the Sealed Secrets controller has it.
+const alone = "sealedsecrets.bitnami.com/skip-set-owner-references"
+
 // Owned returns the body of a desired object with the controller reference to its owner,
 // of which the version and UID are given, as the API server stores it. An owner without
-// a UID is not there: there is no reference to it. Errors are Internal.
+// a UID is not there: there is no reference to it; nor is there one where the object
+// asks for none. Errors are Internal.
 func Owned(d plan.Desired, owner schema.GroupVersion, uid types.UID) ([]byte, error) {
 	body := d.Body.Reveal()
 	if uid == "" {
@@ -24,6 +29,9 @@ func Owned(d plan.Desired, owner schema.GroupVersion, uid types.UID) ([]byte, er
 	o := &unstructured.Unstructured{}
 	if err := o.UnmarshalJSON(body); err != nil {
 		return nil, fault.New(fault.Internal, "the desired object cannot be read").On(d.ID.String()).Because(err)
+	}
+	if o.GetAnnotations()[alone] == "true" {
+		return body, nil
 	}
 	yes := true
 	o.SetOwnerReferences([]metav1.OwnerReference{{

@@ -10,6 +10,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/apply"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/plan"
+	"github.com/holdfastcd/holdfast/internal/secret"
 )
 
 func TestOwnerIsNamedWhenItIsKnown(t *testing.T) {
@@ -47,5 +48,9 @@ func TestOwnedWithoutOwner(t *testing.T) {
 	o := &unstructured.Unstructured{}
 	if got, err = apply.Owned(*d, schema.GroupVersion{Version: "v1"}, "u"); err != nil || o.UnmarshalJSON(got) != nil || o.GetOwnerReferences()[0].UID != "u" {
 		t.Errorf("%s, %v", got, err)
+	}
+	d.Body = secret.Hide([]byte(`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"a","annotations":{"sealedsecrets.bitnami.com/skip-set-owner-references":"true"}}}`))
+	if got, err = apply.Owned(*d, schema.GroupVersion{Version: "v1"}, "u"); err != nil || string(got) != string(d.Body.Reveal()) {
+		t.Errorf("it asks for no owner: %s, %v", got, err)
 	}
 }

@@ -80,7 +80,7 @@ func child(dir, keyFile string) error {
 // after each: it opens and verifies, no entry that was acknowledged is lost, and every
 // intent has one outcome. HOLDFAST_AUDIT_KILLS is how often (make audit-kill: 200).
 func TestKilled(t *testing.T) {
-	kills := 10
+	kills := 4
 	if n, err := strconv.Atoi(os.Getenv(killsEnv)); err == nil {
 		kills = n
 	}

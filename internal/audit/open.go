@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/transparency-dev/merkle/rfc6962"
 	"github.com/transparency-dev/tessera"
 	"github.com/transparency-dev/tessera/api/layout"
 	"golang.org/x/mod/sumdb/note"
@@ -201,7 +203,11 @@ func (l *Log) begin(ctx context.Context) error {
 	if err := l.run(ctx, l.o.SignEvery); err != nil {
 		return err
 	}
-	if err := l.sequenced(ctx); err != nil {
+	err := l.sequenced(ctx)
+	if err == nil && l.signedBy == nil {
+		err = l.firstCheckpoint(ctx)
+	}
+	if err != nil {
 		l.stop()
 		return err
 	}
@@ -235,6 +241,19 @@ func (l *Log) sequenced(ctx context.Context) error {
 	l.size.Store(state.Size)
 	l.tail.begin(state)
 	return nil
+}
+
+// firstCheckpoint signs a new log while it is empty: tessera may do so only some time after
+// the first entry, and one that has entries and no checkpoint is not opened, since somebody
+// may have taken that away.
+func (l *Log) firstCheckpoint(ctx context.Context) error {
+	root := base64.StdEncoding.EncodeToString(rfc6962.DefaultHasher.EmptyRoot())
+	raw, err := note.Sign(&note.Note{Text: fmt.Sprintf("%s\n0\n%s\n", l.o.Signer.Name(), root)}, l.o.Signer)
+	if err != nil {
+		return fault.From(err)
+	}
+	_, err = l.files.Put(ctx, checkpointName, raw, false)
+	return err
 }
 
 // openTimeout is how long what a database took is waited for.

@@ -25,6 +25,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/secret/backup"
 	"github.com/holdfastcd/holdfast/internal/secret/sealed"
+	"github.com/holdfastcd/holdfast/internal/secret/sops"
 )
 
 func newKeys(p Process) *cobra.Command {
@@ -104,7 +105,9 @@ type shownKey struct {
 	Secret      string     `json:"secret"`
 	Use         string     `json:"use"` // sealing or decryption
 	State       string     `json:"state,omitempty"`
+	Seals       bool       `json:"seals,omitempty"` // what is sealed from now on
 	Fingerprint string     `json:"fingerprint,omitempty"`
+	Recipients  []string   `json:"recipients,omitempty"` // that files are sealed for, of a key for decryption
 	Since       *time.Time `json:"since,omitempty"`
 	Entries     []string   `json:"entries,omitempty"`
 	Error       string     `json:"error,omitempty"`
@@ -134,8 +137,17 @@ func newKeysList(p Process) *cobra.Command {
 
 func printKeys(p Process, output string, secrets []corev1.Secret) error {
 	shown := make([]shownKey, 0, len(secrets))
+	var sealing []*sealed.Key
 	for i := range secrets {
-		shown = append(shown, showKey(&secrets[i]))
+		one, key := showKey(&secrets[i])
+		shown = append(shown, one)
+		if key != nil {
+			sealing = append(sealing, key)
+		}
+	}
+	if newest := sealed.Newest(sealing); newest != nil {
+		i := slices.IndexFunc(shown, func(k shownKey) bool { return k.Secret == newest.Secret })
+		shown[i].Seals = true
 	}
 	if output != "table" {
 		return encode(p.Out, output, shown)
@@ -146,26 +158,36 @@ func printKeys(p Process, output string, secrets []corev1.Secret) error {
 		if k.Since != nil {
 			since = k.Since.UTC().Format(time.DateOnly)
 		}
-		rows = append(rows, []string{k.Secret, k.Use, k.State, since, cmp.Or(k.Fingerprint, strings.Join(k.Entries, ", "), k.Error)})
+		state := k.State
+		if k.Seals {
+			state += ", seals"
+		}
+		rows = append(rows, []string{k.Secret, k.Use, state, since, cmp.Or(k.Fingerprint, strings.Join(k.Recipients, ", "), k.Error)})
 	}
 	return table(p.Out, rows)
 }
 
-func showKey(s *corev1.Secret) shownKey {
+// showKey returns what is listed of a Secret, and the sealing key in it; nil if it has none.
+func showKey(s *corev1.Secret) (shownKey, *sealed.Key) {
 	k := shownKey{Secret: s.Namespace + "/" + s.Name, Use: "decryption"}
 	state, sealing := s.Labels[sealed.KeyLabel]
 	if !sealing {
 		k.Entries = slices.Sorted(maps.Keys(s.Data))
-		return k
+		keys, err := sops.Parse(s.Data, sops.Options{})
+		if err != nil {
+			k.Error = err.Error()
+		}
+		k.Recipients = keys.Recipients()
+		return k, nil
 	}
 	k.Use, k.State = "sealing", state
 	key, err := sealed.ReadKey(s)
 	if err != nil {
 		k.Error = err.Error()
-		return k
+		return k, nil
 	}
 	k.Fingerprint, k.Since = key.Fingerprint, &key.Certificate.NotBefore
-	return k
+	return k, key
 }
 
 const keysRotateExamples = `  # a new sealing key, beside the newest

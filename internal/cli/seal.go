@@ -57,7 +57,7 @@ func (o *Seal) bind(cmd *cobra.Command) {
 	s := settings{cmd.Flags()}
 	o.Connection.bind(s)
 	s.flags.StringArrayVarP(&o.Files, "filename", "f", nil, "`FILE` with Secrets, - for standard input; repeatable (default: -)")
-	s.text(&o.Cert, "cert", "", "`FILE` or https URL of the certificate to seal for (default: it is fetched from the controller)")
+	s.text(&o.Cert, "cert", "", "`FILE` or https URL of the certificate to seal for, or http URL on this machine (default: it is fetched from the controller)")
 	s.text(&o.Service, "service", deploy.DefaultNamespace+"/holdfast", "`NAMESPACE/NAME` of the controller's Service, which may be the stock controller's too")
 	s.flags.StringVar(&o.Scope, "scope", "", "where it may be opened: `SCOPE` strict, namespace-wide or cluster-wide (default: as the Secret's annotations say, else strict)")
 	s.flags.StringVarP(&o.Namespace, "namespace", "n", "", "`NAMESPACE` of Secrets that name none (default: that of the context)")
@@ -386,7 +386,11 @@ func (o *Seal) ask(ctx context.Context, path string, body []byte) ([]byte, error
 		Name("http:" + service.Name + ":http").Suffix(path).Timeout(certTimeout).Stream(ctx)
 	if err != nil {
 		f := fault.From(classify(err, "ask the controller behind Service "+o.Service))
-		return nil, f.WithHint("name its Service with --service NAMESPACE/NAME, or the certificate with --cert FILE")
+		if body != nil {
+			return nil, f.WithHint("name its Service with --service NAMESPACE/NAME; without the controller nothing is sealed anew")
+		}
+		return nil, f.WithHint("name its Service with --service NAMESPACE/NAME, or give the certificate with --cert: "+
+			"a file, or http://127.0.0.1:PORT%s of a controller on this machine", certificatePath)
 	}
 	defer func() { _ = answer.Close() }() // only read from
 	return readAnswer(answer)
@@ -443,7 +447,8 @@ func (o *Seal) sops(ctx context.Context, p Process) error {
 		return err
 	}
 	if sops.Sealed(file, content) {
-		return fault.New(fault.Invalid, "it is sealed already").At(file, 0)
+		return fault.New(fault.Invalid, "it is sealed already").At(file, 0).
+			WithHint("change it with `sops edit`, or its recipients with `sops updatekeys`")
 	}
 	rules, relative, err := sopsRules(file)
 	if err != nil {

@@ -219,7 +219,7 @@ func TestSealWithSOPS(t *testing.T) {
 	if err != nil || statErr != nil || bytes.Contains(written, []byte("hunter2")) || info.Mode().Perm() != 0o640 {
 		t.Errorf("%v %v %v %s", err, statErr, info.Mode(), written)
 	}
-	if code, _, errs := run(nil, "", "seal", "--sops", "-f", file); code != exitFailed || !strings.Contains(errs, "sealed already") {
+	if code, _, errs := run(nil, "", "seal", "--sops", "-f", file); code != exitFailed || !strings.Contains(errs, "sealed already (change it with `sops edit`") {
 		t.Errorf("%d %s", code, errs)
 	}
 }
@@ -267,8 +267,23 @@ func TestKeys(t *testing.T) {
 	if said := keys(exitOK, "rotate"); !strings.Contains(said, "kube-system/sealed-secrets-key") || !strings.Contains(said, "--re-encrypt") {
 		t.Errorf("it lies where the newest was: %s", said)
 	}
+	for line := range strings.Lines(keys(exitOK, "list")) {
+		if newest := strings.Contains(line, "SHA256:") && !strings.Contains(line, old.Fingerprint); newest != strings.Contains(line, "active, seals") {
+			t.Errorf("the newest key seals, and no other: %s", line)
+		}
+	}
 	if said := keys(exitOK, "list"); strings.Count(said, "SHA256:") != 2 || !strings.Contains(said, old.Fingerprint) {
 		t.Error(said)
+	}
+	sopsKey := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "sops-age"},
+		Data:       map[string][]byte{"id.agekey": []byte(id.String())},
+	}
+	if _, err := kube.CoreV1().Secrets("default").Create(t.Context(), sopsKey, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if said := keys(exitOK, "list", "--secret", "default/sops-age"); !strings.Contains(said, id.Recipient().String()) || strings.Contains(said, id.String()) {
+		t.Errorf("a key for decryption is listed by its recipient: %s", said)
 	}
 	if said := keys(exitOK, to...); strings.Count(said, "saved Secret") != 2 {
 		t.Error(said)

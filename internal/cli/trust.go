@@ -46,8 +46,8 @@ func newTrustCheck(p Process) *cobra.Command {
 		Use:   "check [-f POLICY]... [[KIND/]NAME...]",
 		Short: "Say what TrustPolicies would refuse, without enforcing anything",
 		Long: `Say of each delivery in the cluster what TrustPolicies would say about what its
-source has now: the commits that it consists of, and the images that it runs. The
-same code judges as in the controller; nothing is changed.
+source has now: the commits that it consists of, the images that it runs, and secrets
+that stand in plaintext. The same code judges as in the controller; nothing is changed.
 
 Policies in files are judged alone, as if no other were there: with the ConfigMaps and
 Secrets that stand beside them in the files, and else those of the cluster. Without

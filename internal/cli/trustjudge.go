@@ -31,11 +31,13 @@ import (
 	"github.com/holdfastcd/holdfast/internal/policy"
 	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/schema"
+	"github.com/holdfastcd/holdfast/internal/secret/leak"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/source/git"
 	"github.com/holdfastcd/holdfast/internal/trust"
 	"github.com/holdfastcd/holdfast/internal/trust/commit"
 	"github.com/holdfastcd/holdfast/internal/trust/image"
+	"github.com/holdfastcd/holdfast/internal/worker"
 )
 
 // policies compiles the policies of the files, or else of the cluster.
@@ -134,6 +136,7 @@ type judge struct {
 	images   *image.Examiner
 	engine   *delivery.Engine
 	renderer render.Renderer
+	leaks    *leak.Scanner
 	fetcher  *fetcher
 	closers  []func()
 }
@@ -141,8 +144,10 @@ type judge struct {
 func (o *TrustCheck) newJudge(ctx context.Context, cfg *rest.Config, policies []own.Compiled) (*judge, error) {
 	log := slog.New(slog.DiscardHandler)
 	renderer, closeRenderer := newRenderer()
+	pool := worker.NewPool(worker.Options{Size: 1})
 	j := &judge{
-		TrustCheck: o, config: cfg, policies: policies, renderer: renderer, closers: []func(){closeRenderer},
+		TrustCheck: o, config: cfg, policies: policies, renderer: renderer, leaks: leak.New(pool),
+		closers: []func(){closeRenderer, pool.Close},
 		commits: commit.New(commit.Options{Clock: time.Now, Log: log}),
 		images:  image.New(image.Options{Clock: time.Now, Log: log}),
 	}
@@ -287,11 +292,32 @@ func (j *judge) policy(ctx context.Context, p trust.Policy, spec delivery.Spec, 
 		}
 		all = append(all, found)
 	}
+	if p.Plaintext != nil {
+		found, err := j.plaintextOf(ctx, p, spec, of)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, found...)
+	}
 	if p.Images == nil {
 		return all, nil
 	}
 	found, err := j.imagesOf(ctx, p, spec, of)
 	return append(all, found...), err
+}
+
+// plaintextOf judges the secrets that nobody sealed in what the delivery reads.
+func (j *judge) plaintextOf(ctx context.Context, p trust.Policy, spec delivery.Spec, of finding) ([]finding, error) {
+	p.Commits, p.Images = nil, nil
+	spec.Trust = trust.NewDemands(p)
+	verdicts, err := delivery.JudgePlaintext(ctx, j.leaks, j.renderer, spec, time.Now())
+	all := make([]finding, 0, len(verdicts))
+	for _, v := range verdicts {
+		f := of
+		f.Rule, f.Outcome, f.Message = v.Rule, v.Outcome, v.Message
+		all = append(all, f)
+	}
+	return all, err
 }
 
 // commitsOf judges the commits as if the policy were enforced.
@@ -300,7 +326,7 @@ func (j *judge) commitsOf(ctx context.Context, p trust.Policy, revision source.R
 	if revision.History == nil {
 		return of, fault.New(fault.Invalid, "the source has no commits").WithHint("give a checkout of Git with --source")
 	}
-	p.Audit, p.Images = false, nil
+	p.Audit, p.Images, p.Plaintext = false, nil, nil
 	verified, err := j.commits.Verify(ctx, revision, trust.NewDemands(p), "")
 	switch kind := fault.KindOf(err); {
 	case err == nil:
@@ -337,7 +363,7 @@ func (j *judge) imagesOf(ctx context.Context, p trust.Policy, spec delivery.Spec
 	if err != nil {
 		return nil, err
 	}
-	p.Commits = nil
+	p.Commits, p.Plaintext = nil, nil
 	demands := trust.NewDemands(p)
 	images, err := j.images.Examine(ctx, object.ImagesAt(objects, p.Images.Paths), demands, nil)
 	if err != nil {

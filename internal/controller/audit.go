@@ -31,13 +31,15 @@ const (
 	auditDir      = "audit"     // in the data directory
 	auditOrigin   = "holdfast"  // what a log is called whose key is made here
 	keyTimeout    = 30 * time.Second
+	tellWaiting   = 3 * time.Second // how long the log may take until people are told
 )
 
-// openAudit opens the log of decisions. Without it nothing is delivered.
-func (p *process) openAudit() error {
-	ctx, cancel := context.WithTimeout(context.Background(), keyTimeout)
+// openAudit opens the log of decisions. Without it nothing is delivered. While another
+// process has it, it waits until ctx ends.
+func (p *process) openAudit(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, keyTimeout)
 	defer cancel()
-	key, err := p.auditKey(ctx)
+	key, err := p.auditKey(bounded)
 	if err != nil {
 		return err
 	}
@@ -47,13 +49,17 @@ func (p *process) openAudit() error {
 	}
 	where := o.Dir
 	if p.AuditStore != "" {
-		store, err := depot.Open(context.Background(), p.AuditStore, os.LookupEnv)
+		store, err := depot.Open(context.WithoutCancel(ctx), p.AuditStore, os.LookupEnv) // it is closed later than ctx ends
 		if err != nil {
 			return err
 		}
 		p.auditStore, o.Store, where = store, store, store.Where()
 	}
-	if p.audit, err = audit.Open(context.Background(), o); err != nil {
+	late := time.AfterFunc(tellWaiting, func() {
+		p.Log.Warn("the audit log is not open yet: another process has it, or its index is made anew; nothing is delivered until it is open", "at", where)
+	})
+	defer late.Stop()
+	if p.audit, err = audit.Open(ctx, o); err != nil {
 		return err
 	}
 	p.served = server.Audit{Log: remote.Kept(p.audit), Files: audit.Files(p.audit.Reader()), Key: key.Public}

@@ -128,8 +128,11 @@ func Run(ctx context.Context, o Options) error {
 	klog.SetLogger(libraryLog(o.Log))
 	p := &process{Options: o}
 	defer p.close() //nolint:contextcheck // what ends must end also after ctx has
-	for _, step := range []func() error{p.openData, p.listen, p.connect, p.openAudit, p.openWrites, p.openSeals, p.manage, p.serve} {
-		if err := step(); err != nil {
+	record := func() error { return p.openAudit(ctx) }
+	for _, step := range []func() error{p.openData, p.listen, p.connect, record, p.openWrites, p.openSeals, p.manage, p.serve} {
+		if err := step(); ctx.Err() != nil {
+			return nil // whatever it says: it was asked to end before it began
+		} else if err != nil {
 			return err
 		}
 	}

@@ -35,6 +35,8 @@ type stages struct {
 	digest  Digester
 	// unsealer opens SealedSecrets; nil: they are left as they are.
 	unsealer secret.Unsealer
+	// mayDeliver refuses what the account of the delivery may not write; nil: nobody asks.
+	mayDeliver func(ctx context.Context, id object.ID) error
 	// plain judges what stands open in what was read; nil: nobody asks.
 	plain func(context.Context, render.Result) error
 	mask  *secret.Mask // takes in the secret values
@@ -67,7 +69,10 @@ func (s Spec) composeAll(ctx context.Context, v trust.Verified, by stages) (comp
 	if err != nil {
 		return composed{}, err
 	}
-	placed, sealed, err := by.unseal(placed)
+	if _, err := s.Rules.Admit(placed, kinds); err != nil {
+		return composed{}, err
+	}
+	placed, sealed, err := by.unseal(ctx, placed, s.Rules)
 	if err != nil {
 		return composed{}, err
 	}

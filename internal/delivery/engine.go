@@ -342,7 +342,7 @@ func (e *Engine) compose(ctx context.Context, spec Spec, st *state, v trust.Veri
 	known := e.Cluster.Kinds()
 	by := stages{
 		render: e.Renderer(spec.ID), served: known, examine: e.examine(spec, st), digest: e.Digest,
-		unsealer: e.Unsealer, plain: e.plain(spec, st), mask: st.mask,
+		unsealer: e.Unsealer, mayDeliver: e.mayDeliver(spec.Account), plain: e.plain(spec, st), mask: st.mask,
 	}
 	made, err := spec.compose(ctx, v, by)
 	if _, lies := errors.AsType[*flaw](err); lies || fault.KindOf(err) != fault.NotFound {

@@ -14,6 +14,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/policy"
 	"github.com/holdfastcd/holdfast/internal/render"
+	"github.com/holdfastcd/holdfast/internal/secret"
 	"github.com/holdfastcd/holdfast/internal/secret/leak"
 	"github.com/holdfastcd/holdfast/internal/tree"
 	"github.com/holdfastcd/holdfast/internal/trust"
@@ -121,6 +122,24 @@ func (e *Engine) searchPlain(ctx context.Context, spec Spec, rendered render.Res
 		}
 	}
 	return p, nil
+}
+
+// JudgePlaintext says what the policies of spec say of secrets that nobody sealed in
+// what it reads, with the code of [Engine.Deliver]: a verdict for each policy that asks.
+// Nothing has to be proven for it, and no cluster is asked. Errors are *fault.Error of
+// rendering and searching, and hold no value that was opened.
+func JudgePlaintext(ctx context.Context, l Leaks, r render.Renderer, spec Spec, now time.Time) ([]policy.Verdict, error) {
+	mask := &secret.Mask{}
+	rendered, err := spec.source(ctx, stages{render: r, mask: mask}, spec.Revision.Tree)
+	if err != nil {
+		return nil, mask.Error(err)
+	}
+	e := &Engine{Options: Options{Leaks: l, Clock: func() time.Time { return now }}}
+	p, err := e.searchPlain(ctx, spec, rendered)
+	if err != nil {
+		return nil, mask.Error(err)
+	}
+	return p.verdicts, nil
 }
 
 // repositoryList reads the repository's own list of what is allowed; an error says why

@@ -131,8 +131,13 @@ func unrecorded(err error) error {
 	if kind.Terminal() {
 		kind = fault.Internal // to be tried again: it is not the source's fault
 	}
-	return fault.New(kind, "nothing is applied, because the audit log cannot be written: %s", fault.From(err).Msg).
-		WithHint("see to the volume of the audit log").Because(errUnlogged)
+	cause := fault.From(err)
+	hint := cause.Hint // of who knows what the log lies on
+	if hint == "" {
+		hint = "see to what the audit log lies on: its volume, or its bucket and database"
+	}
+	return fault.New(kind, "nothing is applied, because the audit log cannot be written: %s", cause.Msg).
+		WithHint("%s", hint).Because(errUnlogged)
 }
 
 // approve records that somebody gave the word for which prunes waited. Who wrote or

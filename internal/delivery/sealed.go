@@ -11,6 +11,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/health"
 	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/plan"
+	"github.com/holdfastcd/holdfast/internal/policy"
 	"github.com/holdfastcd/holdfast/internal/secret"
 )
 
@@ -41,8 +42,10 @@ type derived struct {
 }
 
 // unseal adds to placed objects the Secrets that SealedSecrets among them are for. What
-// cannot be opened is an error, of the source and its keys.
-func (by stages) unseal(objects []object.Object) ([]object.Object, derived, error) {
+// cannot be opened is an error, of the source and its keys. Nothing is opened that the
+// rules, or the account's rights, do not permit to be delivered: a template is its
+// writer's, and could answer questions about a value by failing or not.
+func (by stages) unseal(ctx context.Context, objects []object.Object, rules policy.Rules) ([]object.Object, derived, error) {
 	d := derived{owners: map[object.ID]object.ID{}}
 	if by.unsealer == nil {
 		return objects, d, nil
@@ -53,6 +56,9 @@ func (by stages) unseal(objects []object.Object) ([]object.Object, derived, erro
 		if !isSealedSecret(id) || d.elsewhere != "" {
 			continue
 		}
+		if err := by.permits(ctx, secretOf(id), rules); err != nil {
+			return nil, d, fault.From(err).At(objects[i].Origin.File, objects[i].Origin.Line)
+		}
 		opened, err := by.unsealer.Unseal(&objects[i].Unstructured)
 		if err != nil {
 			return nil, d, &flaw{fault.From(err).On(id.String()).At(objects[i].Origin.File, objects[i].Origin.Line)}
@@ -62,6 +68,51 @@ func (by stages) unseal(objects []object.Object) ([]object.Object, derived, erro
 		objects = append(objects, made)
 	}
 	return objects, d, nil
+}
+
+// permits fails if a Secret that is to be made may not be delivered.
+func (by stages) permits(ctx context.Context, id object.ID, rules policy.Rules) error {
+	if err := rules.Permits(id, true); err != nil {
+		return err
+	}
+	if by.mayDeliver == nil {
+		return nil
+	}
+	return by.mayDeliver(ctx, id)
+}
+
+// mayDeliver asks the API server whether an account may write Secrets, once for each
+// namespace where that answers it. Errors: Rejected on the Secret, and those of
+// [cluster.Client.May]. Holdfast's own account is not asked about.
+func (e *Engine) mayDeliver(who cluster.Account) func(context.Context, object.ID) error {
+	if who == (cluster.Account{}) {
+		return nil
+	}
+	all := map[string]bool{} // by namespace
+	return func(ctx context.Context, id object.ID) error {
+		kind, ok := e.Cluster.LookupGroupKind(id.GroupKind())
+		if !ok {
+			return fault.New(fault.Unreachable, "the cluster does not say how it serves Secrets")
+		}
+		allowed, known := all[id.Namespace]
+		var err error
+		if !known {
+			if allowed, err = e.Cluster.As(who).May(ctx, "patch", kind, object.ID{Kind: id.Kind, Namespace: id.Namespace}); err != nil {
+				return err
+			}
+			all[id.Namespace] = allowed
+		}
+		if !allowed { // there may be rights on this one
+			if allowed, err = e.Cluster.As(who).May(ctx, "patch", kind, id); err != nil {
+				return err
+			}
+		}
+		if !allowed {
+			return fault.New(fault.Rejected, "it is not opened, because %s may not patch it", who.User).On(id.String()).
+				WithHint("grant the account patch and create on secrets in namespace %s, or leave the SealedSecret to whose that is", id.Namespace)
+		}
+		return nil
+	}
 }
 
 // mark notes on desired objects what they were made from: they go with it.

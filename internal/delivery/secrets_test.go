@@ -13,8 +13,10 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	kschema "k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
 
+	"github.com/holdfastcd/holdfast/internal/cluster"
 	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/health"
@@ -273,6 +275,38 @@ func ownerOf(o *unstructured.Unstructured) metav1.OwnerReference {
 		return refs[0]
 	}
 	return metav1.OwnerReference{}
+}
+
+// A SealedSecret of a namespace where the account of the delivery may not write is not
+// even opened: who copied it could ask questions about its value.
+func TestSealedSecretOfOthers(t *testing.T) {
+	w, u := newSealedWorld(t)
+	w.spec.Account = cluster.ServiceAccount(w.ns, "default")
+	w.commit(w.sealedSecret("a", map[string]string{"key": word}))
+	r := w.until("the refusal", func(r delivery.Report) bool {
+		w.late.Add(int64(60e9)) // the kind may have been defined only now
+		return r.Err != nil && r.Err.Kind == fault.Rejected
+	})
+	if want := "Secret/" + w.ns + "/a: it is not opened, because system:serviceaccount:" + w.ns + ":default may not patch it"; u.opened.Load() != 0 || !strings.Contains(r.Err.Error(), want) {
+		t.Errorf("opened %d times, %v, want %s", u.opened.Load(), r.Err, want)
+	}
+	for gvr, body := range map[kschema.GroupVersionResource]string{
+		{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "roles"}: `{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: a},
+			rules: [{apiGroups: [""], resources: [secrets], resourceNames: [a], verbs: [patch]},
+			{apiGroups: [""], resources: [secrets], verbs: [create]}, {apiGroups: [bitnami.com], resources: [sealedsecrets], verbs: [create, patch]}]}`,
+		{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "rolebindings"}: `{apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {name: a},
+			roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: a}, subjects: [{kind: ServiceAccount, name: default, namespace: ` + w.ns + `}]}`,
+	} {
+		o := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal([]byte(body), &o.Object); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.harness.Dynamic().Resource(gvr).Namespace(w.ns).Create(t.Context(), o, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.until("the delivery, with rights on this very Secret", applied)
+	w.value("a", word)
 }
 
 func TestSealedSecret(t *testing.T) {

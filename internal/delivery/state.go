@@ -133,7 +133,8 @@ type failure struct {
 }
 
 // retryLimit is after how long a source that exceeded a limit is tried again: time
-// and memory may have been short because others were busy.
+// and memory may have been short because others were busy. So is one that a key service
+// refused to open.
 const retryLimit = 5 * time.Minute
 
 // failureOf returns what to remember of an error; nil for those that may end
@@ -152,7 +153,8 @@ func (f *failure) stands(key [32]byte, spec Spec, now time.Time) bool {
 	if f == nil || f.key != key || f.root != rootOf(spec) {
 		return false
 	}
-	return fault.KindOf(f.err) != fault.Limit || now.Sub(f.at) < retryLimit
+	passes := fault.KindOf(f.err) == fault.Limit || errors.Is(f.err, secret.ErrService)
+	return !passes || now.Sub(f.at) < retryLimit
 }
 
 // rootOf identifies the whole tree of a spec; empty if that cannot be told.

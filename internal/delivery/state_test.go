@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/secret"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/tree/treetest"
 )
@@ -28,6 +29,8 @@ func TestFailureStands(t *testing.T) {
 		"another spec":   {"so may a change of the object", &flaw{fault.New(fault.Invalid, "x")}, another, spec, 0, false},
 		"limit":          {"nothing has changed", &flaw{fault.New(fault.Limit, "x")}, key, spec, time.Minute, true},
 		"limit, later":   {"the machine may have been busy", &flaw{fault.New(fault.Limit, "x")}, key, spec, retryLimit, false},
+		"a service":      {"a key may be enabled again where it is kept", &flaw{fault.New(fault.Refused, "x").Because(secret.ErrService)}, key, spec, time.Minute, true},
+		"it, later":      {"nobody tells when it is", &flaw{fault.New(fault.Refused, "x").Because(secret.ErrService)}, key, spec, retryLimit, false},
 		"no worker":      {"that is not the source's fault", &flaw{fault.New(fault.Unreachable, "x")}, key, spec, 0, false},
 		"the cluster's":  {"a kind may arrive", fault.New(fault.Invalid, "x"), key, spec, 0, false},
 		"no fault":       {"nobody knows what it is", &flaw{errors.New("x")}, key, spec, 0, false},

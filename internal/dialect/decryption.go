@@ -124,6 +124,9 @@ type keySecret struct {
 	err            error
 }
 
+// is reports whether two readings are of one state.
+func (s keySecret) is(other keySecret) bool { return s.state == other.state }
+
 // stateOf names one state of a Secret.
 func stateOf(o metav1.Object) string { return string(o.GetUID()) + ":" + o.GetResourceVersion() }
 
@@ -191,12 +194,13 @@ func (d *Decryption) OfProject(ctx context.Context, id delivery.ID, namespace, p
 }
 
 // join returns what opens with all that is for a project; nil if nothing is. The
-// answer is kept for as long as what it was made from.
+// answer is kept for as long as what it was made from: known may have been read again
+// since, and a key that is gone must not stay in what is kept.
 func (d *Decryption) join(at place, known map[string]keySecret, project string) secret.Opener {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	ring := d.places[at]
-	kept := ring != nil && ring.joined != nil
+	kept := ring != nil && ring.joined != nil && maps.EqualFunc(known, ring.known, keySecret.is)
 	if kept {
 		if opener, ok := ring.joined[project]; ok {
 			return opener

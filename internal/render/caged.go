@@ -29,10 +29,14 @@ func (c *Caged) Render(ctx context.Context, req Request, t tree.Tree) (Result, e
 	if err != nil {
 		return Result{}, fault.New(fault.Internal, "the request has no JSON form: %v", err)
 	}
-	view := &watched{View: tree.NewView(t, tree.Limits{FileBytes: maxFile, TotalBytes: maxRead})}
+	view := &watched{View: tree.NewView(t, tree.Limits{FileBytes: maxFile, TotalBytes: maxRead}), tree: t}
 	body, err := c.pool.Do(ctx, jobKind, payload, view)
 	if opens, ok := t.(interface{ Failed() error }); ok && opens.Failed() != nil {
-		return Result{}, opens.Failed() // whatever was made without the file
+		failed := opens.Failed() // whatever was made without the file
+		if errors.Is(err, worker.ErrDeadline) {
+			failed = fault.From(failed).Because(worker.ErrDeadline) // others must not wait with it
+		}
+		return Result{}, failed
 	}
 	if err != nil {
 		return Result{}, view.blame(withCause(err))
@@ -56,7 +60,15 @@ func (c *Caged) Render(ctx context.Context, req Request, t tree.Tree) (Result, e
 // one that is ended over its limits cannot say so itself.
 type watched struct {
 	*tree.View
+	tree    tree.Tree
 	program string
+}
+
+// Within implements worker.Bounded, for a tree that opens what is read.
+func (w *watched) Within(ctx context.Context) {
+	if asks, ok := w.tree.(worker.Bounded); ok {
+		asks.Within(ctx)
+	}
 }
 
 // ReadFile is asked for a chart's description before its templates run. A chart

@@ -3,8 +3,11 @@ package render
 import (
 	"bytes"
 	"context"
+	"errors"
 	"testing"
+	"time"
 
+	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/secret"
 	"github.com/holdfastcd/holdfast/internal/tree"
 	"github.com/holdfastcd/holdfast/internal/tree/treetest"
@@ -63,5 +66,28 @@ func TestSealedFilesAreCachedSealed(t *testing.T) {
 	req.Keys = "another key"
 	if result, err := c.In("").Render(t.Context(), req, opened(&secret.Mask{})); err != nil || result.Cached {
 		t.Errorf("another key may open it otherwise: cached %v, %v", result.Cached, err)
+	}
+}
+
+// hanging opens with a key service that does not answer.
+type hanging struct{}
+
+func (hanging) Open(ctx context.Context, file string, _ []byte) (secret.Opened, bool, error) {
+	<-ctx.Done()
+	return secret.Opened{}, true, fault.New(fault.Unreachable, "the key service did not answer in time").At(file, 0)
+}
+
+func (hanging) ID() string { return "key" }
+
+// A key service that does not answer holds a worker for no longer than a program that
+// does not end: those who need one wait for their turn behind it.
+func TestKeyServiceHoldsNoWorker(t *testing.T) {
+	below := treetest.FromFiles(map[string][]byte{"a/x.yaml": []byte("sealed")})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	r := newRenderer(t, worker.Options{Size: 1, Deadline: 300 * time.Millisecond})
+	_, err := r.Render(ctx, Request{Path: "a", Keys: "key"}, secret.NewTree(ctx, below, hanging{}, &secret.Mask{}))
+	if ctx.Err() != nil || !errors.Is(err, worker.ErrDeadline) || fault.KindOf(err) != fault.Unreachable {
+		t.Errorf("got %v, %v", err, ctx.Err())
 	}
 }

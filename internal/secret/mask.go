@@ -24,6 +24,7 @@ const (
 	minLine    = 8 // of a value of several lines
 	minWithin  = 8 // of a value that base64 of something longer may hold
 	maxMasked  = 4 << 20
+	maxValues  = 100_000 // each costs some 300 bytes to be searched for
 	masked     = "***"
 	withheld   = "the message is withheld: the delivery opens more secret values than can be masked"
 	lineBreaks = "\r\n"
@@ -43,7 +44,7 @@ type Mask struct {
 	mu     sync.Mutex
 	values map[string]struct{}
 	size   int
-	search *searcher // of values; nil: to be made
+	search searcher // of values; nil: to be made
 }
 
 // Format writes nothing of a mask, whatever the verb.
@@ -75,11 +76,14 @@ func (m *Mask) add(value string) {
 	if m.values == nil {
 		m.values = map[string]struct{}{}
 	}
-	if _, ok := m.values[value]; ok || m.size > maxMasked {
+	if _, ok := m.values[value]; ok || m.full() {
 		return
 	}
 	m.values[value], m.size, m.search = struct{}{}, m.size+len(value), nil
 }
+
+// full reports whether there is more than can be searched for.
+func (m *Mask) full() bool { return m.size > maxMasked || len(m.values) > maxValues }
 
 // Opened reports whether anything was added.
 func (m *Mask) Opened() bool {
@@ -104,7 +108,7 @@ func (m *Mask) Text(s string) string {
 	switch {
 	case m.size == 0:
 		return s
-	case m.size > maxMasked:
+	case m.full():
 		return withheld
 	case m.search == nil: // most masks are never asked: nothing goes wrong
 		m.search = newSearcher(m.values)
@@ -147,29 +151,25 @@ func (m *Mask) Fault(f *fault.Error) *fault.Error {
 	return &c
 }
 
-// searcher finds the forms of values in a text.
-type searcher struct {
-	forms []string // longest first
-	any   *strings.Replacer
-}
+// searcher finds the forms of values in a text: they are sorted, by the bytes that they
+// begin with. What it costs goes with the text, and not with how many values a tenant
+// has sealed.
+type searcher map[[minMasked]byte][]string
 
-func newSearcher(values map[string]struct{}) *searcher {
-	set := make(map[string]struct{}, 8*len(values))
+func newSearcher(values map[string]struct{}) searcher {
+	s := make(searcher, len(values))
 	for v := range values {
 		for _, f := range forms(v) {
 			if len(f) >= minMasked {
-				set[f] = struct{}{}
+				begin := [minMasked]byte([]byte(f))
+				s[begin] = append(s[begin], f)
 			}
 		}
 	}
-	s := &searcher{forms: make([]string, 0, len(set))}
-	pairs := make([]string, 0, 2*len(set))
-	for f := range set {
-		s.forms = append(s.forms, f)
-		pairs = append(pairs, f, masked)
+	for begin, all := range s {
+		slices.Sort(all)
+		s[begin] = slices.Compact(all)
 	}
-	slices.SortFunc(s.forms, func(a, b string) int { return len(b) - len(a) })
-	s.any = strings.NewReplacer(pairs...)
 	return s
 }
 
@@ -225,36 +225,78 @@ func within(enc *base64.Encoding, value string) []string {
 }
 
 // mask replaces what it finds. Values that overlap go together.
-func (s *searcher) mask(text string) string {
-	cut := cuts(text)
-	if len(cut) == 0 && s.any.Replace(text) == text {
-		return text
-	}
-	hide := make([]bool, len(text))
-	found := false
-	for _, f := range s.forms {
-		for at := 0; ; {
-			i := strings.Index(text[at:], f)
-			if i < 0 {
-				break
-			}
-			fill(hide, at+i, at+i+len(f))
-			at, found = at+i+1, true
-		}
-		for _, end := range cut {
-			if n := beginning(f, text[:end]); n > 0 {
-				fill(hide, end-n, end)
-				found = true
+func (s searcher) mask(text string) string {
+	var hide []bool
+	cut, until := cuts(text), 0
+	for i := range len(text) {
+		if rest := text[i:]; len(rest) >= minMasked {
+			if all := s[[minMasked]byte([]byte(rest[:minMasked]))]; all != nil {
+				until = max(until, i+whole(all, rest), begun(all, text, i, cut))
 			}
 		}
+		if until <= i {
+			continue
+		}
+		if hide == nil {
+			hide = make([]bool, len(text))
+		}
+		hide[i] = true
 	}
-	if !found {
+	if hide == nil {
 		return text
 	}
 	return redact(text, hide)
 }
 
-// cuts returns where dots say that a text was cut off.
+// whole returns the length of the longest of all, sorted, that rest begins with; 0 if it
+// begins with none.
+func whole(all []string, rest string) int {
+	for len(rest) >= minMasked {
+		at, exact := slices.BinarySearch(all, rest)
+		if exact {
+			return len(rest)
+		}
+		if at == 0 {
+			return 0
+		}
+		// Whatever rest begins with sorts before it, and is a part of what they have in common.
+		before := all[at-1]
+		if strings.HasPrefix(rest, before) {
+			return len(before)
+		}
+		rest = rest[:common(before, rest)]
+	}
+	return 0
+}
+
+// common returns how many bytes two texts have in common at their beginning.
+func common(a, b string) int {
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return min(len(a), len(b))
+}
+
+// begun returns where the last beginning of one of all, sorted, ends that is at i in a
+// text and ends where that was cut off; 0 if there is none.
+func begun(all []string, text string, i int, cut []int) int {
+	last := 0
+	for _, end := range cut {
+		if end-i < minMasked {
+			continue
+		}
+		at, _ := slices.BinarySearch(all, text[i:end])
+		if at == len(all) || !strings.HasPrefix(all[at], text[i:end]) {
+			break // nor does anything begin with more
+		}
+		last = end
+	}
+	return last
+}
+
+// cuts returns where dots say that a text was cut off, in order.
 func cuts(text string) []int {
 	var all []int
 	for _, dots := range []string{"...", "…", " …"} {
@@ -267,24 +309,8 @@ func cuts(text string) []int {
 			at += i + len(dots)
 		}
 	}
+	slices.Sort(all)
 	return all
-}
-
-// beginning returns the length of the longest beginning of a form that text ends with;
-// 0 for one that is too short to tell.
-func beginning(form, text string) int {
-	for n := min(len(form)-1, len(text)); n >= minMasked; n-- {
-		if text[len(text)-1] == form[n-1] && strings.HasSuffix(text, form[:n]) {
-			return n
-		}
-	}
-	return 0
-}
-
-func fill(hide []bool, from, to int) {
-	for i := from; i < to; i++ {
-		hide[i] = true
-	}
 }
 
 // redact writes "***" for each part that is hidden.

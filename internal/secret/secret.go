@@ -6,6 +6,7 @@ package secret
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -64,6 +65,10 @@ type Opened struct {
 	// Values are what was sealed in it, each by itself: a file may be sealed in part.
 	Values []Text
 }
+
+// ErrService is the cause of errors of which a key service says that they are so: it may
+// say otherwise without a change of file or keys, as when a key of it is enabled again.
+var ErrService = errors.New("a key service says so")
 
 // Opener opens sealed files of one delivery with the keys that the delivery may use.
 // It is safe for concurrent use.

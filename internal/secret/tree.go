@@ -13,11 +13,11 @@ import (
 type Tree struct {
 	tree.Tree
 
-	ctx    context.Context //nolint:containedctx // a tree is read within one rendering, whose context this is
 	opener Opener
 	mask   *Mask
 
 	mu     sync.Mutex
+	ctx    context.Context //nolint:containedctx // a tree is read within one rendering, whose context this is
 	opened []Text
 	failed error // the first, of opening
 }
@@ -27,6 +27,20 @@ func NewTree(ctx context.Context, t tree.Tree, o Opener, mask *Mask) *Tree {
 	return &Tree{Tree: t, ctx: ctx, opener: o, mask: mask}
 }
 
+// Within has files be opened within ctx from now on, which is that of the job that
+// reads them: a key service that does not answer holds it up for no longer than that.
+func (t *Tree) Within(ctx context.Context) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ctx = ctx
+}
+
+func (t *Tree) within() context.Context {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ctx
+}
+
 // ReadFile returns the content of a file, opened if it is sealed. The limit is on both
 // forms. Errors are those of the tree, and of [Opener.Open].
 func (t *Tree) ReadFile(path string, limit int64) ([]byte, error) {
@@ -34,7 +48,7 @@ func (t *Tree) ReadFile(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	opened, sealed, err := t.opener.Open(t.ctx, path, content)
+	opened, sealed, err := t.opener.Open(t.within(), path, content)
 	if err != nil {
 		t.fail(err)
 		return nil, err

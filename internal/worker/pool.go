@@ -116,6 +116,9 @@ func (p *Pool) run(parent context.Context, w *process, kind string, payload []by
 	defer cancel()
 	defer w.stderr.Reset()
 	stop := context.AfterFunc(ctx, w.kill)
+	if asks, ok := files.(Bounded); ok {
+		asks.Within(ctx)
+	}
 	body, err := w.run(kind, payload, files, p.options)
 	killed := !stop()
 	var own *fault.Error

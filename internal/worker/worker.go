@@ -16,6 +16,7 @@
 package worker
 
 import (
+	"context"
 	"errors"
 	"strings"
 
@@ -40,6 +41,13 @@ type Files interface {
 	// Resolve returns the path that name leads to, free of symlinks and relative
 	// to the root, and what is there.
 	Resolve(name string) (string, tree.Entry, error)
+}
+
+// Bounded is a Files that may wait for others, such as key services. It is told before
+// a job begins in which context to wait: what the job asks for must not hold its place
+// for longer than the job itself may.
+type Bounded interface {
+	Within(ctx context.Context)
 }
 
 // Handler does one kind of job inside a worker. Its payload and result are

@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/holdfastcd/holdfast/test/gitserver"
 )
 
 // TestTrustCheck tries policies before they are there, as a platform engineer would.
@@ -65,6 +68,15 @@ spec: `+spec+"\n"), 0o600))
 	check(0, "no policy is for it")
 	write(`{images: {allowed: ["registry.example.com/**"]}}`)
 	check(1, image)
+	write(`{secrets: {plaintext: Refuse}}`)
+	check(0, "tried secrets/plaintext: ok")
+	_, err = repo.Commit("a password", gitserver.Put("app/secret.yaml", "{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {password: stood-in-the-open}}"))
+	must(t, err)
+	if out := check(1, "tried secrets/plaintext: would be refused: what is secret stands in plaintext: app/secret.yaml:1: kubernetes-secret"); strings.Contains(out, "stood-in") {
+		t.Errorf("the value is told: %s", out)
+	}
+	write(`{secrets: {plaintext: Refuse, allow: [{path: "app/**", rule: "*", reason: a test, expires: "` + time.Now().AddDate(0, 1, 0).Format(time.DateOnly) + `"}]}}`)
+	check(0, "tried secrets/plaintext: ok")
 	write(`{comits: {}, strict: true}`)
 	check(1, `unknown field "spec.comits"`)
 	write(`{` + strings.ReplaceAll(commits, "name: keys", "name: others") + `}`)

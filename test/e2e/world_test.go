@@ -153,6 +153,15 @@ type controller struct {
 // startController starts a controller and waits until it is ready. It ends with
 // this process at the latest.
 func (w *world) startController(data string, flags ...string) (*controller, error) {
+	c, err := w.launch(data, flags...)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.awaitReady()
+}
+
+// launch is startController without the wait.
+func (w *world) launch(data string, flags ...string) (*controller, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -170,7 +179,7 @@ func (w *world) startController(data string, flags ...string) (*controller, erro
 		_ = c.cmd.Wait()
 		close(c.exited)
 	}()
-	return c, c.awaitReady()
+	return c, nil
 }
 
 // awaitReady polls: there is no event for a port that opens.

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -180,6 +181,13 @@ func (d *Database) DSN(tb testing.TB) string {
 	return d.dsn(name, name+":secret-"+name)
 }
 
+// Root returns how a database is reached by who may do everything.
+func (d *Database) Root(dsn string) string {
+	_, name, _ := strings.Cut(dsn, "/")
+	name, _, _ = strings.Cut(name, "?")
+	return d.dsn(name, "root")
+}
+
 // Buckets is a server of buckets.
 type Buckets struct {
 	Process
@@ -239,14 +247,27 @@ func (b *Buckets) Bucket(tb testing.TB) string {
 // Dir is where the files of a bucket are.
 func (b *Buckets) Dir(bucket string) string { return filepath.Join(b.dir, "buckets", bucket) }
 
-// build builds the program, once for a test binary; what it builds is cached.
-var build = sync.OnceValues(func() (string, error) {
+// build builds the program, once for a test binary; what it builds is cached. Test
+// binaries that run side by side build it one after the other: the first one's is the others'.
+var build = sync.OnceValues(func() (program string, err error) {
 	_, here, _, _ := runtime.Caller(0)
-	dir, err := os.UserCacheDir()
+	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
 	}
-	program := filepath.Join(dir, "holdfast", "test-buckets")
+	dir := filepath.Join(cache, "holdfast")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	lock, err := os.Create(filepath.Join(dir, "test-buckets.lock"))
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return "", err
+	}
+	program = filepath.Join(dir, "test-buckets")
 	cmd := exec.Command("go", "build", "-ldflags=-s -w", "-o", program, ".")
 	cmd.Dir = filepath.Join(filepath.Dir(here), "..", "buckets")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")

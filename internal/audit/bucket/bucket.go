@@ -31,6 +31,10 @@ type Database interface {
 	Claim(ctx context.Context) (Claim, error)
 	// Swap puts a claim in the place of an old one, and reports whether it was that one.
 	Swap(ctx context.Context, old, next Claim) (bool, error)
+	// Undate forgets when the newest checkpoint was signed, if that is after now: tessera
+	// dates it by the writer's clock, and signs none until it has a certain age. A successor
+	// whose clock is behind would sign none until its clock has caught up.
+	Undate(ctx context.Context, now time.Time) error
 	// Close ends its connections.
 	Close() error
 }
@@ -129,7 +133,12 @@ func (s *Store) Put(ctx context.Context, name string, data []byte, replace bool)
 func (s *Store) Tidy(context.Context, uint64, uint64) error { return nil }
 
 // Driver implements [audit.Store].
-func (s *Store) Driver(ctx context.Context) (audit.Driver, error) { return s.o.Driver(ctx) }
+func (s *Store) Driver(ctx context.Context) (audit.Driver, error) {
+	if err := s.o.Database.Undate(ctx, time.Now()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return s.o.Driver(ctx)
+}
 
 // MinSign implements [audit.Store].
 func (s *Store) MinSign() time.Duration { return s.o.MinSign }

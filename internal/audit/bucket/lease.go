@@ -80,6 +80,9 @@ func (l *lease) acquire(ctx context.Context, me string) error {
 	for {
 		start := time.Now()
 		seen, err := l.db.Claim(ctx)
+		if err != nil && ctx.Err() != nil && !since.IsZero() {
+			return l.waiting()
+		}
 		if err != nil {
 			return err
 		}
@@ -100,10 +103,15 @@ func (l *lease) acquire(ctx context.Context, me string) error {
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
-			return fault.New(fault.Waiting, "another process writes to the audit log").
-				WithHint("two controllers cannot share a log; wait for the other one to end, or for %s after it is gone", l.takeover)
+			return l.waiting()
 		}
 	}
+}
+
+// waiting is why the log is not ours yet.
+func (l *lease) waiting() error {
+	return fault.New(fault.Waiting, "another process writes to the audit log").
+		WithHint("two controllers cannot share a log; wait for the other one to end, or for %s after it is gone", l.takeover)
 }
 
 // beat keeps the claim until it is lost.

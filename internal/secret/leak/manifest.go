@@ -401,9 +401,6 @@ func (d *document) refer(file string, role Role) {
 
 // asSecret finds what is open in a file that a secretGenerator reads.
 func asSecret(role Role, content string) []hit {
-	if sealedFile(content) {
-		return nil
-	}
 	if role == asValue {
 		if !open(content) {
 			return nil
@@ -415,10 +412,13 @@ func asSecret(role Role, content string) []hit {
 		return []hit{{rule: rule, description: says, to: len(content), value: content}}
 	}
 	var all []hit
-	at := 0
+	at, sealed := 0, sealedFile(content) // a line of a sealed file may stand open all the same
 	for line := range strings.Lines(content) {
 		trimmed := strings.TrimSpace(line)
-		_, value, ok := strings.Cut(trimmed, "=")
+		name, value, ok := strings.Cut(trimmed, "=")
+		if sealed && strings.HasPrefix(name, "sops_") {
+			ok = false
+		}
 		if value = strings.Trim(strings.TrimSpace(value), `"'`); ok && !strings.HasPrefix(trimmed, "#") && open(value) {
 			all = append(all, hit{
 				rule: RuleFile, description: "A line of which a secretGenerator makes a value of a Secret; it is not sealed.",

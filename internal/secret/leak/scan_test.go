@@ -53,7 +53,8 @@ func newScanner(t testing.TB) *Scanner {
 func TestSearch(t *testing.T) {
 	s := newScanner(t)
 	f := &folder{files: map[string]string{
-		"a/kustomization.yaml": "secretGenerator:\n- name: a\n  files: [key.txt, x=sealed.yaml, ../shared/token, missing, https://example.com/x]\n  envs: [db.env]\n",
+		"a/kustomization.yaml": "secretGenerator:\n- name: a\n  files: [key.txt, x=sealed.yaml, ../shared/token, missing, https://example.com/x]\n  envs: [db.env, half.env]\n",
+		"a/half.env":           "A=ENC[AES256_GCM,data:a]\nPASS=hunter2\nsops_version=3.13.3\nsops_mac=ENC[AES256_GCM,data:b]\n",
 		"a/key.txt":            "hunter2\n",
 		"a/sealed.yaml":        "a: ENC[AES256_GCM,data:a]\nsops:\n  mac: ENC[AES256_GCM,data:b]\n",
 		"a/db.env":             "# db\nUSER=${USER}\nPASS=hunter2\nEMPTY=\n",
@@ -61,7 +62,7 @@ func TestSearch(t *testing.T) {
 		"big.yaml":             strings.Repeat("# nothing\n", maxFile/10+1),
 		"plain.yaml":           "kind: ConfigMap\ndata: {a: b}\n",
 	}}
-	want := "a/db.env:kustomize-file\na/key.txt:kustomize-file\nbig.yaml:unsearched\nshared/token:kustomize-file\n"
+	want := "a/db.env:kustomize-file\na/half.env:kustomize-file\na/key.txt:kustomize-file\nbig.yaml:unsearched\nshared/token:kustomize-file\n"
 	got, err := s.Search(t.Context(), f.list(), f.beside, nil)
 	if diff := cmp.Diff(want, show(got)); err != nil || diff != "" {
 		t.Fatalf("%v (-want +got):\n%s", err, diff)

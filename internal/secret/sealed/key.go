@@ -224,6 +224,9 @@ func (r *ring) newest() *Key {
 	return nil
 }
 
+// Newest returns the one of keys that seals: the newest that is active; nil if none is.
+func Newest(keys []*Key) *Key { return newRing(keys).newest() }
+
 // holds reports whether the key of a fingerprint is at hand.
 func (r *ring) holds(fingerprint string) bool {
 	return slices.ContainsFunc(r.keys, func(k *Key) bool { return k.Fingerprint == fingerprint })

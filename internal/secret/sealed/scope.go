@@ -22,9 +22,6 @@ const (
 	AnnotationClusterWide = annotations + "cluster-wide"
 	// AnnotationNamespaceWide, "true", gives a SealedSecret the scope NamespaceWide.
 	AnnotationNamespaceWide = annotations + "namespace-wide"
-	// AnnotationNoOwner, "true" in the template, has the Secret go without an owner
-	// reference to its SealedSecret.
-	AnnotationNoOwner = annotations + "skip-set-owner-references"
 )
 
 const on = "true"

@@ -66,6 +66,7 @@ type Keys struct {
 
 	mu       sync.Mutex
 	secrets  map[string]*Key  // by the Secret's namespace/name
+	barred   map[string]*Key  // that are compromised, by the same; they open nothing
 	unread   map[string]error // why a namespace, or who else opens, cannot be seen
 	pending  map[string]bool  // what was not looked at yet
 	stock    map[string]bool  // Deployments of the stock controller, by namespace/name
@@ -127,7 +128,7 @@ func newKeys(o Options) (*Keys, error) {
 	}
 	k := &Keys{
 		Options: o, memory: c, pace: rate.NewLimiter(strangersRate, strangersBurst),
-		secrets: map[string]*Key{}, unread: map[string]error{}, pending: map[string]bool{}, stock: map[string]bool{},
+		secrets: map[string]*Key{}, barred: map[string]*Key{}, unread: map[string]error{}, pending: map[string]bool{}, stock: map[string]bool{},
 		wake: make(chan struct{}, 1),
 	}
 	k.ring.Store(newRing(nil))
@@ -280,11 +281,7 @@ func (k *Keys) explain(keys *ring, f *form, key string, err error, t turn) (why 
 		return fault.New(fault.Refused, "the value %s is sealed %s, and this SealedSecret is %s %s/%s", key, at, f.scope, f.namespace, f.name).
 			WithHint("seal it again for this place, or give the SealedSecret the name, namespace and scope annotation that it was sealed for"), true
 	}
-	unread := ""
-	if n := k.unreadNote(); n != "" {
-		unread = "; " + n
-	}
-	return fault.New(fault.NotFound, "no sealing key opens the value %s; keys at hand: %s%s", key, keys, unread).
+	return fault.New(fault.NotFound, "no sealing key opens the value %s; keys at hand: %s%s", key, keys, k.unusedNote()).
 		WithHint("restore the key that it was sealed with ('holdfast keys restore'), or seal it again; it may also be sealed for another name or namespace than %s/%s, or be damaged: the format does not tell these apart", f.namespace, f.name), true
 }
 

@@ -159,8 +159,9 @@ func (k *Keys) settle() {
 	}
 }
 
-// unreadNote names the namespaces whose keys may not be read.
-func (k *Keys) unreadNote() string {
+// unusedNote names the keys that are not at hand: compromised ones, and the namespaces
+// whose keys may not be read.
+func (k *Keys) unusedNote() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var names []string
@@ -169,10 +170,14 @@ func (k *Keys) unreadNote() string {
 			names = append(names, ns)
 		}
 	}
-	if names == nil {
-		return ""
+	note := ""
+	if len(k.barred) > 0 {
+		note = "; compromised, and not used: " + newRing(slices.Collect(maps.Values(k.barred))).String()
 	}
-	return "those in namespace " + strings.Join(names, ", ") + " may not be read"
+	if names != nil {
+		note += "; those in namespace " + strings.Join(names, ", ") + " may not be read"
+	}
+	return note
 }
 
 func (k *Keys) changed() {
@@ -193,14 +198,18 @@ func (k *Keys) noteSecret(_ context.Context, o any, gone bool) {
 		return
 	}
 	name := s.Namespace + "/" + s.Name
-	var key *Key
-	if !gone && s.Labels[KeyLabel] != KeyCompromised {
+	var key, barred *Key
+	if !gone {
 		var err error
 		if key, err = ReadKey(s); err != nil {
 			k.Log.Warn("a sealing key cannot be used", "error", err)
 		}
 	}
+	if s.Labels[KeyLabel] == KeyCompromised {
+		key, barred = nil, key
+	}
 	k.mu.Lock()
+	k.bar(name, barred)
 	switch {
 	case key == nil:
 		delete(k.secrets, name)
@@ -215,6 +224,15 @@ func (k *Keys) noteSecret(_ context.Context, o any, gone bool) {
 	k.mu.Unlock()
 	if tell {
 		k.changed()
+	}
+}
+
+// bar remembers that the key in a Secret is compromised, for messages only; nil: none is.
+func (k *Keys) bar(name string, key *Key) {
+	if key == nil {
+		delete(k.barred, name)
+	} else if k.barred[name] != nil || len(k.barred) < maxKeys {
+		k.barred[name] = key
 	}
 }
 

@@ -102,6 +102,8 @@ var awsKinds = map[string]int{
 	"UnrecognizedClientException": http.StatusForbidden,
 	"InvalidSignatureException":   http.StatusForbidden,
 	"ExpiredTokenException":       http.StatusForbidden,
+	"DisabledException":           http.StatusForbidden,
+	"KMSInvalidStateException":    http.StatusForbidden,
 	"NotFoundException":           http.StatusNotFound,
 	"ThrottlingException":         http.StatusTooManyRequests,
 	"LimitExceededException":      http.StatusTooManyRequests,

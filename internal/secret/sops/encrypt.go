@@ -92,6 +92,10 @@ func (k *Keys) seal(ctx context.Context, file string, content, rules []byte) (se
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "what the file holds cannot be sealed as %s", f)
 	}
+	if bytes.Count(out, []byte("ENC[AES256_GCM,")) < 2 { // its MAC alone: stock SOPS calls that sealed
+		return nil, fault.New(fault.Invalid, "the creation rule seals nothing in the file: no name in it fits").
+			WithHint("give the file a rule of its own in .sops.yaml, such as one without encrypted_regex")
+	}
 	return out, nil
 }
 

@@ -60,11 +60,27 @@ func byName(file string) format {
 	return ""
 }
 
+// Where the metadata begin, at the beginning of a line.
 var (
-	yamlMetadata   = regexp.MustCompile(`(?m)^(sops|"sops"|'sops'):`)
-	dotenvMetadata = regexp.MustCompile(`(?m)^sops_(mac|version|lastmodified)=`)
-	iniMetadata    = regexp.MustCompile(`(?m)^\[sops\]`)
+	yamlMetadata   = []string{`sops:`, `"sops":`, `'sops':`}
+	dotenvMetadata = []string{"sops_mac=", "sops_version=", "sops_lastmodified="}
+	iniMetadata    = []string{"[sops]"}
 )
+
+func hasLine(content []byte, beginnings []string) bool {
+	for {
+		for _, b := range beginnings {
+			if bytes.HasPrefix(content, []byte(b)) {
+				return true
+			}
+		}
+		_, rest, more := bytes.Cut(content, []byte("\n"))
+		if !more {
+			return false
+		}
+		content = rest
+	}
+}
 
 // formatOf returns the format of a sealed file: what its name says where the content
 // may be that, what the content looks like otherwise. A file of a name that says
@@ -97,11 +113,11 @@ func byShape(content []byte) format {
 		return jsonShape(content)
 	}
 	switch {
-	case yamlMetadata.Match(content):
+	case hasLine(content, yamlMetadata):
 		return formatYAML
-	case dotenvMetadata.Match(content):
+	case hasLine(content, dotenvMetadata):
 		return formatDotenv
-	case iniMetadata.Match(content):
+	case hasLine(content, iniMetadata):
 		return formatINI
 	}
 	return ""
@@ -136,13 +152,30 @@ func Sealed(file string, content []byte) bool {
 	return byShape(content) != "" || hasSealedValue(formatOf(file, content), content)
 }
 
-// scalar is a value that is sealed whole: it stands where a value begins. Sealed
-// text that is part of another, as in a page about SOPS, is no value.
-var scalar = regexp.MustCompile(`(?m)(^|[:=\[{,-])[ \t]*["']?` + regexp.QuoteMeta(marker) + `data:[A-Za-z0-9+/=]*,iv:[A-Za-z0-9+/=]+,tag:[A-Za-z0-9+/=]+,type:[a-z]+\]`)
+// value is a sealed value, from its beginning.
+var value = regexp.MustCompile(`^` + regexp.QuoteMeta(marker) + `data:[A-Za-z0-9+/=]*,iv:[A-Za-z0-9+/=]+,tag:[A-Za-z0-9+/=]+,type:[a-z]+\]`)
 
 func hasSealedValue(f format, content []byte) bool {
 	if f == formatYAML {
 		return yamlSealed(content)
 	}
-	return scalar.Match(content)
+	return textSealed(content)
+}
+
+// textSealed reports whether there is a sealed value where a value may begin. Sealed
+// text that is part of another, as in a page about SOPS, is no value.
+func textSealed(content []byte) bool {
+	for from := 0; ; {
+		i := bytes.Index(content[from:], []byte(marker))
+		if i < 0 {
+			return false
+		}
+		at := from + i
+		before := bytes.TrimRight(bytes.TrimSuffix(bytes.TrimSuffix(content[:at], []byte(`"`)), []byte("'")), " \t")
+		begins := len(before) == 0 || bytes.IndexByte([]byte("\n:=[{,-"), before[len(before)-1]) >= 0
+		if begins && value.Match(content[at:]) {
+			return true
+		}
+		from = at + len(marker)
+	}
 }

@@ -25,6 +25,7 @@ const (
 	maxDepth      = 100     // levels of mappings and lists
 	maxItems      = 100_000 // keys, values and lines
 	maxDocuments  = 1000
+	maxKeyNames   = 4000 // of one mapping, each of which YAML's reader compares with all others
 	maxGroups     = 32
 	maxRecipients = 100
 	maxSealedKey  = 16 << 10 // bytes of a data key as it is sealed for one recipient

@@ -10,6 +10,7 @@ import (
 
 	"filippo.io/age"
 	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
@@ -51,7 +52,7 @@ func TestParse(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	locked := pgpKey(t)
-	if err := locked.entity.EncryptPrivateKeys([]byte("hunter2"), nil); err != nil {
+	if err := locked.entity.EncryptPrivateKeys([]byte("hunter2"), &packet.Config{S2KCount: 1024}); err != nil {
 		t.Fatal(err)
 	}
 	lockedPGP := armored(t, openpgp.PrivateKeyType, func(w *bytes.Buffer) error { return locked.entity.SerializePrivateWithoutSigning(w, nil) })

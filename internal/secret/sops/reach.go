@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/secret"
 )
 
 // Bounds of one request to a key service.
@@ -145,8 +146,12 @@ func unanswered(name string, err error) *fault.Error {
 	return fault.New(fault.Unreachable, "%s does not answer", name).Because(err).WithHint("is it up, and reachable from here?")
 }
 
-// status is the error for an answer that is none.
+// status is the error for an answer that is none; its cause is [secret.ErrService].
 func status(name string, code int) *fault.Error {
+	return refusal(name, code).Because(secret.ErrService)
+}
+
+func refusal(name string, code int) *fault.Error {
 	switch {
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		return fault.New(fault.Unauthorized, "%s does not let these credentials open the file (status %d)", name, code).

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -26,6 +27,7 @@ import (
 	"github.com/getsops/sops/v3/kms"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/secret"
 )
 
 // elsewhere sends requests for the clouds' hosts to a server of the test, and keeps
@@ -469,6 +471,20 @@ func TestAzureCertificate(t *testing.T) {
 	for _, h := range via.hosts {
 		if h != "mine.vault.azure.net" && h != "login.microsoftonline.com" {
 			t.Errorf("asked %s", h)
+		}
+	}
+}
+
+// What a key service says of its keys may be otherwise tomorrow: it is tried again.
+func TestServicesAreAskedAgain(t *testing.T) {
+	for code := range 600 {
+		if err := status("a service", code); !errors.Is(err, secret.ErrService) {
+			t.Errorf("%d: %v", code, err)
+		}
+	}
+	for _, name := range []string{"DisabledException", "KMSInvalidStateException"} {
+		if err := status("AWS KMS", awsKinds[name]); err.Kind.Terminal() {
+			t.Errorf("%s: %s", name, err.Kind)
 		}
 	}
 }

@@ -156,10 +156,14 @@ func TestEveryByte(t *testing.T) {
 func long() bool { return os.Getenv("HOLDFAST_LONG") != "" }
 
 // skipped has the short form change each byte in one way, and of long runs of base64,
-// in which one is like the other, every thirty-seventh; the race detector sees an eighth.
+// in which one is like the other, every thirty-seventh. The race detector, which changes
+// nothing about bytes, sees one in forty-one (a prime, so that each way has its turn).
 func skipped(sealed []byte, i, change int) bool {
-	if change != i%3*2 || raceEnabled && i%8 != 0 {
+	if change != i%3*2 {
 		return true
+	}
+	if raceEnabled {
+		return i%41 != 0
 	}
 	return i%37 != 0 && i > 8 && i+8 < len(sealed) && !bytes.ContainsFunc(sealed[i-8:i+8], func(r rune) bool {
 		return !strings.ContainsRune("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", r)

@@ -129,6 +129,8 @@ func walk(n *yaml.Node, depth int, budget *int) error {
 	switch {
 	case *budget < 0:
 		return fault.New(fault.Limit, "the sealed file has more than %d values", maxItems)
+	case n.Kind == yaml.MappingNode && len(n.Content) > 2*maxKeyNames:
+		return fault.New(fault.Limit, "a mapping of the sealed file has more than %d names", maxKeyNames)
 	case depth > maxDepth:
 		return fault.New(fault.Limit, "the sealed file nests deeper than %d levels", maxDepth)
 	case n.Kind == yaml.AliasNode:
@@ -153,7 +155,7 @@ func walk(n *yaml.Node, depth int, budget *int) error {
 // they stand for is below n, too.
 func hasValue(n *yaml.Node, depth int) bool {
 	if n.Kind == yaml.ScalarNode {
-		return strings.HasPrefix(n.Value, marker) && scalar.MatchString(n.Value)
+		return value.MatchString(n.Value)
 	}
 	for _, c := range n.Content {
 		if depth < 10*maxDepth && hasValue(c, depth+1) {
@@ -173,7 +175,7 @@ func yamlSealed(content []byte) bool {
 		case errors.Is(err, io.EOF):
 			return false
 		case err != nil:
-			return scalar.Match(content)
+			return textSealed(content)
 		case hasValue(&root, 0):
 			return true
 		}

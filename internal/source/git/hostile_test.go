@@ -40,11 +40,24 @@ func slowKey(t *testing.T, rounds uint32) []byte {
 	return pem.EncodeToMemory(block)
 }
 
+func plainKey(t *testing.T) []byte {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(key, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(block)
+}
+
 // TestSecretsThatNeverEnd: a Secret is a tenant's, and what it makes this process
 // compute is bounded before it is begun.
 func TestSecretsThatNeverEnd(t *testing.T) {
 	r := newRemote(t.TempDir(), Options{})
-	good := slowKey(t, 16)
+	good := plainKey(t) // hashing a passphrase takes seconds with the race detector
 	host := strings.Repeat("a", 250)
 	const key = " ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBSW3wqOKmEbn2Pf9wIWZbhPOqpxNRUfYMzpr1OTzvCu\n"
 	tests := map[string]struct {
@@ -54,10 +67,10 @@ func TestSecretsThatNeverEnd(t *testing.T) {
 	}{
 		"rounds":   {"a passphrase is hashed as often as the key says", source.Secret{SSHKey: slowKey(t, 1<<32-1), Password: "passphrase", KnownHosts: []byte(host + key)}, "rounds"},
 		"size":     {"arithmetic with a key takes time by the cube of its size", source.Secret{SSHKey: bytes.Repeat([]byte("x"), maxKey+1), KnownHosts: []byte(host + key)}, "larger than"},
-		"stars":    {"matching takes time by the power of the stars", source.Secret{SSHKey: good, Password: "passphrase", KnownHosts: []byte(strings.Repeat("*a", 40) + "b" + key)}, "stars"},
-		"marker":   {"also after a marker", source.Secret{SSHKey: good, Password: "passphrase", KnownHosts: []byte("@cert-authority \t" + strings.Repeat("*a", 40) + "b" + key)}, "stars"},
-		"one line": {"also as one pattern of several", source.Secret{SSHKey: good, Password: "passphrase", KnownHosts: []byte("x,!" + strings.Repeat("*a", 40) + "b" + key)}, "stars"},
-		"many":     {"many patterns take many times as long", source.Secret{SSHKey: good, Password: "passphrase", KnownHosts: []byte(strings.Repeat("*a*b"+key, maxWildcards+1))}, "patterns"},
+		"stars":    {"matching takes time by the power of the stars", source.Secret{SSHKey: good, KnownHosts: []byte(strings.Repeat("*a", 40) + "b" + key)}, "stars"},
+		"marker":   {"also after a marker", source.Secret{SSHKey: good, KnownHosts: []byte("@cert-authority \t" + strings.Repeat("*a", 40) + "b" + key)}, "stars"},
+		"one line": {"also as one pattern of several", source.Secret{SSHKey: good, KnownHosts: []byte("x,!" + strings.Repeat("*a", 40) + "b" + key)}, "stars"},
+		"many":     {"many patterns take many times as long", source.Secret{SSHKey: good, KnownHosts: []byte(strings.Repeat("*a*b"+key, maxWildcards+1))}, "patterns"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -76,8 +89,12 @@ func TestSecretsThatNeverEnd(t *testing.T) {
 			}
 		})
 	}
+	locked := source.Secret{SSHKey: slowKey(t, 16), Password: "passphrase", KnownHosts: []byte(host + key)}
+	if _, err := r.sshConfig(locked, "git", host+":22"); err != nil {
+		t.Errorf("a key as ssh-keygen locks it: %v", err)
+	}
 	for _, lines := range []string{host + key, "*.example.com,10.0.*.*,!x" + key + host + key, "# *****\n" + host + key} {
-		if _, err := r.sshConfig(source.Secret{SSHKey: good, Password: "passphrase", KnownHosts: []byte(lines)}, "git", host+":22"); err != nil {
+		if _, err := r.sshConfig(source.Secret{SSHKey: good, KnownHosts: []byte(lines)}, "git", host+":22"); err != nil {
 			t.Errorf("known_hosts as people write it: %v", err)
 		}
 	}

@@ -29,7 +29,8 @@ func TestStore(t *testing.T) {
 	}
 	buckets := stores.GCS(t)
 	t.Setenv("STORAGE_EMULATOR_HOST", strings.TrimPrefix(buckets.Endpoint, "http://"))
-	audittest.Store(t, func(tb testing.TB) audittest.Place {
+	fresh := func(tb *testing.T) audittest.Place {
+		tb.Helper()
 		if err := os.Setenv("SPANNER_EMULATOR_HOST", startSpanner(tb)); err != nil { // tessera asks it
 			tb.Fatal(err)
 		}
@@ -48,5 +49,7 @@ func TestStore(t *testing.T) {
 				return func() { buckets.Start(t) }
 			},
 		}
-	})
+	}
+	audittest.Store(t, fresh)
+	t.Run("Break", func(t *testing.T) { audittest.Break(t, fresh(t)) })
 }

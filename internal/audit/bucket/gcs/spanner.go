@@ -129,6 +129,24 @@ func (d *database) Swap(ctx context.Context, old, next bucket.Claim) (swapped bo
 	return swapped && err == nil, trouble(err)
 }
 
+// Undate implements bucket.Database.
+func (d *database) Undate(ctx context.Context, now time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	_, err := d.client.ReadWriteTransaction(ctx, func(ctx context.Context, tx *spanner.ReadWriteTransaction) error {
+		row, err := tx.ReadRow(ctx, "PubCoord", spanner.Key{0}, []string{"publishedAt"})
+		if err != nil {
+			return err // as it is: the client knows what to try again
+		}
+		var signed time.Time
+		if err := row.Columns(&signed); err != nil || !signed.After(now) {
+			return err
+		}
+		return tx.BufferWrite([]*spanner.Mutation{spanner.Update("PubCoord", []string{"id", "publishedAt"}, []any{0, time.Unix(0, 0)})})
+	})
+	return trouble(err)
+}
+
 // Close implements bucket.Database.
 func (d *database) Close() error {
 	d.client.Close()

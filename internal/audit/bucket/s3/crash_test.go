@@ -39,6 +39,11 @@ type site struct {
 func TestMain(m *testing.M) {
 	klog.LogToStderr(false)
 	klog.SetOutput(io.Discard)
+	for name, value := range map[string]string{"AWS_ACCESS_KEY_ID": stores.AccessKey, "AWS_SECRET_ACCESS_KEY": stores.SecretKey} {
+		if err := os.Setenv(name, value); err != nil {
+			panic(err)
+		}
+	}
 	if text := os.Getenv(childEnv); text != "" {
 		if err := child(text); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -94,9 +99,9 @@ func child(text string) error {
 
 // killed kills a process at random moments while it appends: the log opens at once
 // for who comes with its directory, verifies, has every entry that was acknowledged, and
-// one outcome for each intent. HOLDFAST_AUDIT_KILLS is how often.
+// one outcome for each intent. HOLDFAST_AUDIT_KILLS is how often (make audit-kill-bucket: 50).
 func killed(t *testing.T, w *world) {
-	kills := 5
+	kills := 2
 	if n, err := strconv.Atoi(os.Getenv(killsEnv)); err == nil {
 		kills = n
 	}
@@ -270,6 +275,7 @@ func troubles(t *testing.T, w *world) {
 		}},
 		{reason: "no such bucket", kind: fault.NotFound, want: "does not exist", change: func(o *Options) { o.Bucket = "none" }},
 		{reason: "a wrong key", kind: fault.Unauthorized, want: "may not be used", key: "hunter2", change: func(*Options) {}},
+		{reason: "a wrong region", kind: fault.Invalid, want: "region", change: func(o *Options) { o.Region = "eu-central-1" }},
 		{reason: "no bucket's server", kind: fault.Unreachable, want: "cannot be reached", change: func(o *Options) { o.Endpoint = "http://127.0.0.1:1" }},
 	} {
 		t.Run(tc.reason, func(t *testing.T) {

@@ -126,6 +126,12 @@ func (d *database) Swap(ctx context.Context, old, next bucket.Claim) (bool, erro
 	return n == 1, trouble(err)
 }
 
+// Undate implements bucket.Database.
+func (d *database) Undate(ctx context.Context, now time.Time) error {
+	_, err := d.db.ExecContext(ctx, "UPDATE PubCoord SET publishedAt = 0 WHERE publishedAt > ?", now.Unix())
+	return trouble(err)
+}
+
 // Close implements bucket.Database.
 func (d *database) Close() error { return trouble(d.db.Close()) }
 

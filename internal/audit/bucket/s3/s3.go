@@ -194,11 +194,15 @@ func (b *objects) trouble(name string, err error) error {
 		return fault.New(fault.NotFound, "the bucket does not exist").On(where).WithHint("make it; Holdfast does not").Because(err)
 	case told && (api.ErrorCode() == "NoSuchKey" || api.ErrorCode() == "NotFound"):
 		return bucket.Missing(name)
-	case status == http.StatusForbidden, status == http.StatusUnauthorized:
+	case told && (status == http.StatusForbidden || status == http.StatusUnauthorized):
 		return fault.New(fault.Unauthorized, "the bucket may not be used: %s", api.ErrorCode()).On(where).At(name, 0).
 			WithHint("s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket are needed, by the credentials that Amazon's tools would find").Because(err)
+	case told && (api.ErrorCode() == "AuthorizationHeaderMalformed" || status == http.StatusMovedPermanently):
+		return fault.New(fault.Invalid, "the bucket is in another region: %s", api.ErrorMessage()).On(where).
+			WithHint("see to ?region= of the store, or AWS_REGION").Because(err)
 	case told:
-		return fault.New(fault.Unreachable, "the bucket answers %s: %s", api.ErrorCode(), api.ErrorMessage()).On(where).At(name, 0).Because(err)
+		return fault.New(fault.Unreachable, "the bucket answers %s: %s", api.ErrorCode(), api.ErrorMessage()).On(where).At(name, 0).
+			WithHint("see to the bucket; it is tried again").Because(err)
 	}
 	return fault.New(fault.Unreachable, "the bucket cannot be reached: %s", err).On(where).At(name, 0).
 		WithHint("see to the bucket, its endpoint and the credentials").Because(err)

@@ -47,12 +47,6 @@ func (w *world) options(tb testing.TB) Options {
 	}
 }
 
-func credentials(t *testing.T) {
-	t.Helper()
-	t.Setenv("AWS_ACCESS_KEY_ID", stores.AccessKey)
-	t.Setenv("AWS_SECRET_ACCESS_KEY", stores.SecretKey)
-}
-
 func open(tb testing.TB, o Options) audit.Store {
 	tb.Helper()
 	s, err := Open(tb.Context(), o)
@@ -67,14 +61,20 @@ func open(tb testing.TB, o Options) audit.Store {
 	return s
 }
 
-// Test runs all that needs a database and a bucket, with one of each.
+// Test runs all that needs a database and a bucket, with one of each: first what stops
+// them, or changes the environment, then the others side by side, since they mostly wait.
 func Test(t *testing.T) {
-	credentials(t)
 	w := newWorld(t)
-	for name, test := range map[string]func(*testing.T, *world){
-		"Store": store, "Killed": killed, "TakenOver": takenOver, "Stolen": stolen, "Read": reading, "Trouble": troubles, "Latency": latency,
-	} {
+	for name, test := range map[string]func(*testing.T, *world){"Break": breaks, "Outages": outages, "Trouble": troubles, "Latency": latency} {
 		t.Run(name, func(t *testing.T) { test(t, w) })
+	}
+	for name, test := range map[string]func(*testing.T, *world){
+		"Store": store, "Killed": killed, "TakenOver": takenOver, "Stolen": stolen, "Clocks": clocks, "Read": reading,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, w)
+		})
 	}
 }
 
@@ -139,19 +139,33 @@ func reading(t *testing.T, w *world) {
 	}
 }
 
-func store(t *testing.T, w *world) {
-	place := func(part *stores.Process) func(testing.TB) audittest.Place {
-		return func(tb testing.TB) audittest.Place {
-			o := w.options(tb)
-			return audittest.Place{
-				Open: func(tb testing.TB) audit.Store { return open(tb, o) },
-				Break: func(testing.TB) func() {
-					part.Stop()
-					return func() { part.Start(t) }
-				},
-			}
-		}
+// place is an empty place for a log; one of the servers can be stopped.
+func (w *world) place(tb testing.TB, part *stores.Process) audittest.Place {
+	tb.Helper()
+	o := w.options(tb)
+	return audittest.Place{
+		Open: func(tb testing.TB) audit.Store {
+			tb.Helper()
+			return open(tb, o)
+		},
+		Break: func(tb testing.TB) func() {
+			tb.Helper()
+			part.Stop()
+			return func() { part.Start(tb) }
+		},
 	}
-	audittest.Store(t, place(&w.database.Process))
-	t.Run("BreakBucket", func(t *testing.T) { audittest.Break(t, place(&w.buckets.Process)) })
+}
+
+func store(t *testing.T, w *world) {
+	audittest.Store(t, func(t *testing.T) audittest.Place {
+		t.Helper()
+		t.Parallel()
+		return w.place(t, nil)
+	})
+}
+
+func breaks(t *testing.T, w *world) {
+	for name, part := range map[string]*stores.Process{"Database": &w.database.Process, "Bucket": &w.buckets.Process} {
+		t.Run(name, func(t *testing.T) { audittest.Break(t, w.place(t, part)) })
+	}
 }
