@@ -93,7 +93,7 @@ func CRDs() ([]*unstructured.Unstructured, error) {
 		return nil, err
 	}
 	shared, err := read("shared")
-	all := append(own, shared...)
+	all := slices.Concat(own, shared)
 	slices.SortStableFunc(all, func(a, b *unstructured.Unstructured) int {
 		return strings.Compare(groupFirst(a.GetName()), groupFirst(b.GetName()))
 	})

@@ -116,8 +116,8 @@ func (j *judge) files(ctx context.Context, files []leak.File, look leak.Look, wa
 	return nil
 }
 
-// notice tells people something, once.
-func (j *judge) notice(format string, args ...any) {
+// noticef tells people something, once.
+func (j *judge) noticef(format string, args ...any) {
 	if text := fmt.Sprintf(format, args...); !slices.Contains(j.report.Notices, text) {
 		j.report.Notices = append(j.report.Notices, text)
 	}

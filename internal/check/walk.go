@@ -31,7 +31,7 @@ func (r *repository) directory(ctx context.Context, j *judge) error {
 	}
 	tracked, err := r.tracked()
 	if err != nil {
-		j.notice("Git's index cannot be read (%s): files that are tracked and ignored were not searched", fault.From(err).Msg)
+		j.noticef("Git's index cannot be read (%s): files that are tracked and ignored were not searched", fault.From(err).Msg)
 	}
 	for _, name := range tracked {
 		if r.covers(name) && r.isFile(name) {

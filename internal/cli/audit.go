@@ -44,7 +44,7 @@ pruned, rolled back, suspended and approved, by whom, on what evidence.
 }
 
 // reach returns the log that the flags name, and asks a cluster only where it must.
-func (o *LogAccess) reach(namespace string) (auditLog, error) {
+func (o *LogAccess) reach(ctx context.Context, namespace string) (auditLog, error) {
 	var cfg *rest.Config
 	if o.Dir == "" && o.Store == "" && (o.Server == "" || o.TokenFile == "") {
 		var err error
@@ -52,7 +52,7 @@ func (o *LogAccess) reach(namespace string) (auditLog, error) {
 			return nil, err
 		}
 	}
-	return o.openLog(cfg, namespace)
+	return o.openLog(ctx, cfg, namespace)
 }
 
 // AuditVerify says which log to verify, and against what.
@@ -120,7 +120,7 @@ func (o *AuditVerify) run(ctx context.Context, p Process) error {
 	if err != nil {
 		return err
 	}
-	log, err := o.reach("")
+	log, err := o.reach(ctx, "")
 	if err != nil {
 		return err
 	}
@@ -300,7 +300,7 @@ Exit codes: 0 they are shown, if there are any; 2 the log cannot be read.`,
 			if err := o.check(); err != nil {
 				return err
 			}
-			log, err := o.reach(o.Namespace)
+			log, err := o.reach(cmd.Context(), o.Namespace)
 			if err != nil {
 				return err
 			}
@@ -493,7 +493,7 @@ newest checkpoint signs.
 Exit codes: 0 all of it is written; 2 it is not.`,
 		Example: exportExamples,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := o.reach("")
+			log, err := o.reach(cmd.Context(), "")
 			if err != nil {
 				return err
 			}
@@ -518,7 +518,7 @@ that the log of today was not changed ('holdfast audit verify --checkpoint FILE'
 Exit codes: 0 it is printed; 2 it cannot be read.`,
 		Example: "  holdfast audit checkpoint > \"checkpoint-$(date +%F)\"",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := o.reach("")
+			log, err := o.reach(cmd.Context(), "")
 			if err != nil {
 				return err
 			}
@@ -550,7 +550,7 @@ proves only that the log fits itself.
 Exit codes: 0 it is printed; 2 it cannot be read.`,
 		Example: "  holdfast audit key > audit.pub",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := o.reach("")
+			log, err := o.reach(cmd.Context(), "")
 			if err != nil {
 				return err
 			}

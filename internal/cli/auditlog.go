@@ -54,7 +54,7 @@ type auditLog interface {
 
 // openLog returns the log that the flags name. The namespace is where an account of
 // one's own is looked for; it may be empty. cfg may be nil where no cluster is asked.
-func (o *LogAccess) openLog(cfg *rest.Config, namespace string) (auditLog, error) {
+func (o *LogAccess) openLog(ctx context.Context, cfg *rest.Config, namespace string) (auditLog, error) {
 	if o.Dir != "" && o.Store != "" {
 		return nil, fault.New(fault.Invalid, "--dir and --store do not go together")
 	}
@@ -66,7 +66,7 @@ func (o *LogAccess) openLog(cfg *rest.Config, namespace string) (auditLog, error
 		return remote.Stored(audit.Dir(o.Dir), "the directory "+o.Dir), nil
 	}
 	if o.Store != "" {
-		store, err := depot.Open(context.Background(), o.Store, os.LookupEnv)
+		store, err := depot.Open(ctx, o.Store, os.LookupEnv)
 		if err != nil {
 			return nil, err
 		}

@@ -76,7 +76,7 @@ func buildDeliveries(ctx context.Context, asked requested, dir string, capabilit
 		return err
 	}
 	keys := &previewKeys{}
-	specs, err := asked.specs(revision, previewOptions{
+	specs, err := asked.specs(ctx, revision, previewOptions{
 		Permissive: true, variables: asked.variable, capabilities: func() render.Capabilities { return capabilities }, keys: keys,
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"maps"
@@ -108,13 +109,13 @@ func directory(dir string) (source.Revision, error) {
 
 // specs translates what was requested, for a preview: as the controller would,
 // but for the account, which is demanded only where the cluster is asked.
-func (r *requested) specs(revision source.Revision, o previewOptions) ([]delivery.Spec, error) {
+func (r *requested) specs(ctx context.Context, revision source.Revision, o previewOptions) ([]delivery.Spec, error) {
 	var specs []delivery.Spec
 	for _, ks := range r.kustomizations {
 		filtered := revision
 		filtered.Tree = flux.Filter(revision.Tree, r.ignored(ks))
 		spec, err := flux.Spec(ks, filtered, flux.Options{
-			DefaultServiceAccount: o.DefaultServiceAccount, Permissive: o.Permissive, Variables: o.variables, Opener: o.keys.named(ks),
+			DefaultServiceAccount: o.DefaultServiceAccount, Permissive: o.Permissive, Variables: o.variables, Opener: o.keys.named(ctx, ks),
 		})
 		if err != nil {
 			return nil, named(err, kustomizev1.KustomizationKind, ks.Namespace, ks.Name)
@@ -126,7 +127,7 @@ func (r *requested) specs(revision source.Revision, o previewOptions) ([]deliver
 		if err != nil {
 			return nil, named(err, api.ApplicationKind, app.Namespace, app.Name)
 		}
-		spec.Opener = o.keys.ofProject(app)
+		spec.Opener = o.keys.ofProject(ctx, app)
 		specs = append(specs, o.keys.without(spec))
 	}
 	return specs, nil

@@ -309,7 +309,7 @@ func (o *Diff) specs(ctx context.Context, asked requested) ([]delivery.Spec, fun
 		if err != nil {
 			return nil, nil, err
 		}
-		specs, err := asked.specs(revision, o.previewOptions)
+		specs, err := asked.specs(ctx, revision, o.previewOptions)
 		return specs, func() {}, err
 	}
 	f, err := newFetcher(git.Options{Proxy: http.ProxyFromEnvironment})
@@ -356,7 +356,7 @@ func (f *fetcher) specs(ctx context.Context, asked *requested, o previewOptions)
 			return withSource(err)
 		}
 		part.repositories, part.projects = asked.repositories, asked.projects
-		more, err := part.specs(revision, o)
+		more, err := part.specs(ctx, revision, o)
 		specs = append(specs, more...)
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,13 +63,12 @@ func newPreviewKeys(cfg *rest.Config, decryptionSecret, argoNamespace string) (*
 }
 
 // named returns what finds the keys that a Kustomization names.
-func (k *previewKeys) named(ks *kustomizev1.Kustomization) func(namespace, name string) (secret.Opener, error) {
+func (k *previewKeys) named(ctx context.Context, ks *kustomizev1.Kustomization) func(namespace, name string) (secret.Opener, error) {
 	return func(namespace, name string) (secret.Opener, error) {
 		if k == nil || k.find == nil {
 			return k.left(nil), nil
 		}
-		// A preview does not end while ctx is good for: it is one command.
-		opener, err := k.find.Named(context.Background(), delivery.ID{Kind: kustomizev1.KustomizationKind, Namespace: ks.Namespace, Name: ks.Name}, namespace, name)
+		opener, err := k.find.Named(ctx, delivery.ID{Kind: kustomizev1.KustomizationKind, Namespace: ks.Namespace, Name: ks.Name}, namespace, name)
 		if fault.KindOf(err) == fault.Refused && err != nil {
 			return k.left(err), nil
 		}
@@ -77,12 +77,12 @@ func (k *previewKeys) named(ks *kustomizev1.Kustomization) func(namespace, name 
 }
 
 // ofProject returns what opens the files of an Application.
-func (k *previewKeys) ofProject(app *api.Application) secret.Opener {
+func (k *previewKeys) ofProject(ctx context.Context, app *api.Application) secret.Opener {
 	if k == nil || k.find == nil {
 		return k.left(nil)
 	}
 	id := delivery.ID{Kind: api.ApplicationKind, Namespace: app.Namespace, Name: app.Name}
-	opener := k.find.OfProject(context.Background(), id, cmp.Or(k.argoNamespace, app.Namespace), app.Spec.Project)
+	opener := k.find.OfProject(ctx, id, cmp.Or(k.argoNamespace, app.Namespace), app.Spec.Project)
 	if err := dialect.Failed(opener); fault.KindOf(err) == fault.Refused && err != nil {
 		return k.left(err)
 	}
@@ -137,7 +137,7 @@ func holdsSealed(value any) bool {
 	case []any:
 		return slices.ContainsFunc(v, holdsSealed)
 	case string:
-		if bytes.Contains([]byte(v), []byte(marker)) {
+		if strings.Contains(v, marker) {
 			return true
 		}
 		decoded, err := base64.StdEncoding.DecodeString(v)

@@ -245,7 +245,7 @@ func (j *judge) spec(ctx context.Context, asked requested, repository string) (d
 	} else {
 		var revision source.Revision
 		if revision, err = j.checkout(ctx, repository); err == nil {
-			specs, err = asked.specs(revision, j.previewOptions)
+			specs, err = asked.specs(ctx, revision, j.previewOptions)
 		}
 	}
 	switch {

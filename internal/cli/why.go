@@ -106,7 +106,7 @@ func (o *Why) run(ctx context.Context, args []string) (why.Chain, error) {
 		namespace = o.Namespace
 	}
 	ask := why.Options{Cluster: live, Owner: o.owner}
-	if log, err := o.openLog(cfg, namespace); err != nil {
+	if log, err := o.openLog(ctx, cfg, namespace); err != nil {
 		ask.NoLog = explain(err)
 	} else {
 		ask.Log = log

@@ -192,7 +192,7 @@ func TestStrictDoesNotFight(t *testing.T) {
 	w.spec.Strict = true
 	w.push(first, config("a", "git"))
 	w.until("the delivery", applied)
-	for i := range 4 {
+	for i := range 10 { // two edits may be reverted as one
 		w.patch(configmaps, "a", "operator", fmt.Sprintf(`{"data":{"extra":"%d"}}`, i))
 		r := w.until("the addition to be seen", func(r delivery.Report) bool {
 			return r.Objects[0].Outcome == delivery.Reverted || r.Objects[0].Contested

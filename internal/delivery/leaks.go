@@ -30,7 +30,7 @@ type Leaks interface {
 const (
 	// rulePlaintext is how verdicts name the rule.
 	rulePlaintext = "secrets/plaintext"
-	// AlertExpiring: a finding is allowed for a few days only.
+	// AlertExpiring tells that a finding is allowed for a few days only.
 	AlertExpiring = "AllowanceExpiring"
 )
 

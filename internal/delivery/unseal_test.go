@@ -52,7 +52,8 @@ func TestNothingIsOpenedThatMayNotBeDelivered(t *testing.T) {
 		{"another's namespace", "namespace theirs is not permitted in project p", policy.Rules{Project: "p", Namespaces: ours}, 0},
 		{
 			"SealedSecrets, but no Secrets", "resource :Secret is not permitted in project p",
-			policy.Rules{Project: "p", NamespaceDeny: []policy.GroupKind{{Group: "", Kind: "Secret"}}}, 0,
+			policy.Rules{Project: "p", NamespaceDeny: []policy.GroupKind{{Group: "", Kind: "Secret"}}},
+			0,
 		},
 		{"what is permitted is opened", "the template key (line 3) fails", policy.Rules{Project: "p"}, 1},
 	}

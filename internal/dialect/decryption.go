@@ -25,8 +25,8 @@ import (
 // The label by which Secrets hold decryption keys for the Applications of Argo CD, and
 // the key of their data that restricts them to one AppProject.
 const (
-	LabelSecretType  = "holdfast.dev/secret-type"
-	SecretDecryption = "decryption" //nolint:gosec // a label, no secret
+	LabelSecretType  = "holdfast.dev/secret-type" //nolint:gosec // a label, no secret
+	SecretDecryption = "decryption"
 	keyProject       = "project"
 )
 
@@ -140,10 +140,10 @@ func (d *Decryption) Named(ctx context.Context, id delivery.ID, namespace, name 
 		at = d.fallback()
 	}
 	if at.Name == "" {
-		d.Release(id)
+		d.Release(id) //nolint:contextcheck // the watch of keys outlives a pass
 		return Sealed("set spec.decryption.secretRef to the Secret with the keys, or start Holdfast with --decryption-secret"), nil
 	}
-	d.hold(id, at)
+	d.hold(id, at) //nolint:contextcheck // the watch of keys outlives a pass
 	return d.only(ctx, at)
 }
 
@@ -171,9 +171,9 @@ func (d *Decryption) only(ctx context.Context, at place) (secret.Opener, error) 
 func (d *Decryption) OfProject(ctx context.Context, id delivery.ID, namespace, project string) secret.Opener {
 	at, fallback := labelled(namespace), d.fallback()
 	if fallback.Name == "" {
-		d.hold(id, at)
+		d.hold(id, at) //nolint:contextcheck // the watch of keys outlives a pass
 	} else {
-		d.hold(id, at, fallback)
+		d.hold(id, at, fallback) //nolint:contextcheck // the watch of keys outlives a pass
 	}
 	known, err := d.look(ctx, at)
 	if err != nil {

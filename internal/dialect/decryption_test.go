@@ -124,7 +124,7 @@ func (v *vault) List(_ context.Context, into client.ObjectList, opts ...client.L
 // watch implements dialect.SecretWatch.
 func (v *vault) watch(_ string, chosen metav1.ListOptions) toolscache.ListerWatcher {
 	return plainWatch{&toolscache.ListWatch{
-		ListFunc: func(metav1.ListOptions) (runtime.Object, error) {
+		ListWithContextFunc: func(context.Context, metav1.ListOptions) (runtime.Object, error) {
 			v.mu.Lock()
 			defer v.mu.Unlock()
 			l := &metav1.PartialObjectMetadataList{ListMeta: metav1.ListMeta{ResourceVersion: fmt.Sprint(v.version)}}
@@ -133,7 +133,7 @@ func (v *vault) watch(_ string, chosen metav1.ListOptions) toolscache.ListerWatc
 			}
 			return l, nil
 		},
-		WatchFunc: func(metav1.ListOptions) (watch.Interface, error) {
+		WatchFuncWithContext: func(context.Context, metav1.ListOptions) (watch.Interface, error) {
 			v.mu.Lock()
 			defer v.mu.Unlock()
 			w := watch.NewRaceFreeFake()
@@ -203,10 +203,16 @@ func TestKeysOfProjects(t *testing.T) {
 		"not default":    {"who has keys is not given the default", map[string]map[string]string{"own": own}, map[string]map[string]string{"def": def}, "def", defaultRecipient, "NotFound: "},
 		"default gone":   {"a default that does not exist is told by name", nil, nil, "def", defaultRecipient, "Secret argocd/def, which is to hold the keys for sealed files, does not exist"},
 		"broken":         {"a Secret that cannot be read refuses, and is named", map[string]map[string]string{"own": own, "bad": {"a.agekey": "AGE-SECRET-KEY-1NONSENSE"}}, nil, "", shopRecipient, "Secret argocd/bad"},
-		"broken, not ours": {"what is wrong with another project's Secret concerns nobody else",
-			map[string]map[string]string{"own": own, "bad": {"project": "billing", "a.agekey": "x"}}, nil, "", shopRecipient, "correct-horse"},
-		"vault token": {"a token for all must say for which address it is: a file would have it sent anywhere",
-			map[string]map[string]string{"all": {"sops.vault-token": "hvs.top-secret"}}, nil, "", allRecipient, "sops.vault-address"},
+		"broken, not ours": {
+			"what is wrong with another project's Secret concerns nobody else",
+			map[string]map[string]string{"own": own, "bad": {"project": "billing", "a.agekey": "x"}},
+			nil, "", shopRecipient, "correct-horse",
+		},
+		"vault token": {
+			"a token for all must say for which address it is: a file would have it sent anywhere",
+			map[string]map[string]string{"all": {"sops.vault-token": "hvs.top-secret"}},
+			nil, "", allRecipient, "sops.vault-address",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := newVault()
@@ -258,7 +264,7 @@ func TestNamedKeys(t *testing.T) {
 				o.Default = types.NamespacedName{Namespace: "argocd", Name: "def"}
 			}
 			opener, err := dialect.NewDecryption(o).Named(t.Context(), app, c.namespace, c.name)
-			got := ""
+			var got string
 			if err != nil {
 				got = fault.KindOf(err).String() + ": " + err.Error()
 			} else {

@@ -51,14 +51,17 @@ func (d *Decryption) Start(ctx context.Context) error {
 	d.mu.Lock()
 	d.life = ctx
 	for p, ring := range d.places {
-		d.start(p, ring)
+		d.start(p, ring) //nolint:contextcheck // the watch of keys outlives a pass
 	}
 	d.mu.Unlock()
 	<-ctx.Done()
 	return nil
 }
 
-// start begins the watch of a place, unless it is too early. d.mu is held.
+// start begins the watch of a place, unless it is too early. d.mu is held. The watch
+// outlives the pass that asks for it.
+//
+
 func (d *Decryption) start(p place, ring *keyring) {
 	if d.life == nil || d.o.Watch == nil {
 		return

@@ -64,9 +64,9 @@ type Policy struct {
 	Audit bool
 	// Broken says why the policy cannot be judged (a missing key, an unknown
 	// algorithm); "" if it can. A broken policy that enforces proves nothing.
-	Broken  string
-	Commits *Commits
-	Images  *Images
+	Broken    string
+	Commits   *Commits
+	Images    *Images
 	Plaintext *Plaintext
 	// Rewind permits a branch whose new head does not contain the commit that was
 	// delivered last. It is told either way.

@@ -63,7 +63,11 @@ func New(clock func() time.Time) *Memory {
 
 // OnNote sets who is told that there is something new; it must not block. It is set
 // before the first note.
-func (m *Memory) OnNote(told func()) { m.told = told }
+func (m *Memory) OnNote(told func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.told = told
+}
 
 // event is what is read of an audit event.
 type event struct {
@@ -114,9 +118,10 @@ func (m *Memory) Note(body []byte) (int, error) {
 		}
 	}
 	m.forget()
+	told := m.told
 	m.mu.Unlock()
-	if n > 0 && m.told != nil {
-		m.told()
+	if n > 0 && told != nil {
+		told()
 	}
 	return n, nil
 }

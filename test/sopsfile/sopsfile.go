@@ -17,36 +17,36 @@ import (
 )
 
 // Key returns a new age key: its text, as age-keygen writes it, and its recipient.
-func Key(t testing.TB) (key, recipient string) {
-	t.Helper()
+func Key(tb testing.TB) (key, recipient string) {
+	tb.Helper()
 	identity, err := age.GenerateX25519Identity()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return identity.String() + "\n", identity.Recipient().String()
 }
 
 // YAML seals the values of a YAML document below data and stringData, as the guides
 // have it, for age recipients.
-func YAML(t testing.TB, document string, recipients ...string) string {
-	t.Helper()
+func YAML(tb testing.TB, document string, recipients ...string) string {
+	tb.Helper()
 	store := yaml.NewStore(&config.YAMLStoreConfig{})
 	branches, err := store.LoadPlainFile([]byte(document))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var group sops.KeyGroup
 	dataKey := make([]byte, 32)
 	if _, err := rand.Read(dataKey); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for _, r := range recipients {
 		key, err := sopsage.MasterKeyFromRecipient(r)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if err := key.Encrypt(dataKey); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		group = append(group, key)
 	}
@@ -55,15 +55,15 @@ func YAML(t testing.TB, document string, recipients ...string) string {
 	}}
 	mac, err := tree.Encrypt(dataKey, aes.NewCipher())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	tree.Metadata.MessageAuthenticationCode, err = aes.NewCipher().Encrypt(mac, dataKey, tree.Metadata.LastModified.Format(time.RFC3339))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	sealed, err := store.EmitEncryptedFile(tree)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return string(sealed)
 }

@@ -113,7 +113,7 @@ func record(name string) *audit.Record {
 
 // wholeLog writes from many goroutines, reads at once what was written, closes, verifies,
 // opens without an index, and compares.
-func wholeLog(t *testing.T, h host) { //nolint:gocognit // one story
+func wholeLog(t *testing.T, h host) { //nolint:gocognit,cyclop // one story
 	t.Helper()
 	l := h.open(t)
 	const writers, each = 8, 20 // more than a full bundle

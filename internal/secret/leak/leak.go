@@ -18,7 +18,7 @@ import (
 
 // The rules that are ours, beside those of gitleaks, which keep their names.
 const (
-	RuleSecret     = "kubernetes-secret"      // a value of a Secret
+	RuleSecret     = "kubernetes-secret"      //nolint:gosec // a name: a value of a Secret
 	RuleLiteral    = "kustomize-literal"      // a literal of a secretGenerator
 	RuleFile       = "kustomize-file"         // a file, or a line of one, that a secretGenerator reads
 	RuleSealingKey = "sealing-key"            // the private key by which SealedSecrets are opened

@@ -72,12 +72,14 @@ func offered() map[string]cost {
 
 // builtin are functions of the template package that make texts; the others make none.
 func builtin() (template.FuncMap, map[string]cost) {
-	return template.FuncMap{
-			"html": template.HTMLEscaper, "js": template.JSEscaper, "urlquery": template.URLQueryEscaper,
-			"print": sprint, "println": sprintln, "printf": sprintf,
-		}, map[string]cost{
-			"html": escaping, "js": escaping, "urlquery": escaping, "print": escaping, "println": escaping, "printf": formatting,
-		}
+	functions := template.FuncMap{
+		"html": template.HTMLEscaper, "js": template.JSEscaper, "urlquery": template.URLQueryEscaper,
+		"print": sprint, "println": sprintln, "printf": sprintf,
+	}
+	costs := map[string]cost{
+		"html": escaping, "js": escaping, "urlquery": escaping, "print": escaping, "println": escaping, "printf": formatting,
+	}
+	return functions, costs
 }
 
 // functions returns what templates may call. What is withheld is there as well, so

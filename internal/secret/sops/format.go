@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"path"
 	"regexp"
+	"strings"
 
 	"github.com/getsops/sops/v3"
 	"github.com/getsops/sops/v3/config"
@@ -172,7 +173,7 @@ func textSealed(content []byte) bool {
 		}
 		at := from + i
 		before := bytes.TrimRight(bytes.TrimSuffix(bytes.TrimSuffix(content[:at], []byte(`"`)), []byte("'")), " \t")
-		begins := len(before) == 0 || bytes.IndexByte([]byte("\n:=[{,-"), before[len(before)-1]) >= 0
+		begins := len(before) == 0 || strings.IndexByte("\n:=[{,-", before[len(before)-1]) >= 0
 		if begins && value.Match(content[at:]) {
 			return true
 		}

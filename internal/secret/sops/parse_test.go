@@ -11,6 +11,7 @@ import (
 	"filippo.io/age"
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
+	"github.com/ProtonMail/go-crypto/openpgp/s2k"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
@@ -52,7 +53,7 @@ func TestParse(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	locked := pgpKey(t)
-	if err := locked.entity.EncryptPrivateKeys([]byte("hunter2"), &packet.Config{S2KCount: 1024}); err != nil {
+	if err := locked.entity.EncryptPrivateKeys([]byte("hunter2"), &packet.Config{S2KConfig: &s2k.Config{S2KMode: s2k.IteratedSaltedS2K, S2KCount: 1024}}); err != nil {
 		t.Fatal(err)
 	}
 	lockedPGP := armored(t, openpgp.PrivateKeyType, func(w *bytes.Buffer) error { return locked.entity.SerializePrivateWithoutSigning(w, nil) })

@@ -90,7 +90,7 @@ func outages(t *testing.T, w *world) {
 	}
 }
 
-// clocks has a log go on on a machine whose clock is an hour behind the one before: it signs
+// clocks has a log go on a machine whose clock is an hour behind the one before: it signs
 // at once, not when its clock has caught up.
 func clocks(t *testing.T, w *world) {
 	o, key := w.options(t), audittest.Key(t)
