@@ -60,6 +60,13 @@ func TestScale(t *testing.T) {
 	start = time.Now()
 	closeLog(t, l)
 	t.Logf("%d entries: %.0f/s; Append alone %s; with 64 at a time %s; Close %s", n, rate, quantiles(alone), quantiles(loaded), time.Since(start))
+	start = time.Now()
+	// Tiles that are not full any more pile up in a burst, and go when it is over.
+	if l, err = Open(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("Open after the burst: %s", time.Since(start))
+	closeLog(t, l)
 	room(t, dir, n)
 
 	start = time.Now()

@@ -126,7 +126,6 @@ func (k *previewKeys) without(spec delivery.Spec) delivery.Spec {
 
 // holdsSealed reports whether a value of an object is sealed, or a sealed file.
 func holdsSealed(value any) bool {
-	const marker = "ENC[AES256_GCM,"
 	switch v := value.(type) {
 	case map[string]any:
 		for _, child := range v {
@@ -137,11 +136,11 @@ func holdsSealed(value any) bool {
 	case []any:
 		return slices.ContainsFunc(v, holdsSealed)
 	case string:
-		if strings.Contains(v, marker) {
+		if strings.Contains(v, secret.SOPS) {
 			return true
 		}
 		decoded, err := base64.StdEncoding.DecodeString(v)
-		return err == nil && bytes.Contains(decoded, []byte(marker))
+		return err == nil && bytes.Contains(decoded, []byte(secret.SOPS))
 	}
 	return false
 }
@@ -149,7 +148,7 @@ func holdsSealed(value any) bool {
 // see notes whether there are SealedSecrets in a plan that nobody opened.
 func (k *previewKeys) see(made plan.Plan, unsealer secret.Unsealer) {
 	k.sealeds = k.sealeds || unsealer == nil && slices.ContainsFunc(made.Actions(), func(a plan.Action) bool {
-		return a.Desired != nil && a.ID.Group == "bitnami.com" && a.ID.Kind == "SealedSecret"
+		return a.Desired != nil && a.ID.IsSealedSecret()
 	})
 }
 

@@ -79,7 +79,7 @@ func (e *Engine) plain(spec Spec, st *state) func(ctx context.Context, rendered 
 		}
 		before := st.plaintext
 		st.plaintext = nil
-		p, err := e.searchPlain(ctx, spec, rendered)
+		p, err := searchPlain(ctx, e.Leaks, spec, rendered, e.Clock())
 		if err != nil {
 			return untrusted(err)
 		}
@@ -98,18 +98,18 @@ func (e *Engine) plain(spec Spec, st *state) func(ctx context.Context, rendered 
 	}
 }
 
-func (e *Engine) searchPlain(ctx context.Context, spec Spec, rendered render.Result) (*plaintext, error) {
-	if e.Leaks == nil {
+func searchPlain(ctx context.Context, l Leaks, spec Spec, rendered render.Result, now time.Time) (*plaintext, error) {
+	if l == nil {
 		return nil, fault.New(fault.Internal, "files cannot be searched for secrets here")
 	}
-	now, t := e.Clock(), spec.Revision.Tree
+	t := spec.Revision.Tree
 	own, listed := repositoryList(t, now)
 	files := readFiles(rendered.Trace, t)
 	look := func(_ int, path string) (leak.File, bool) {
 		entry, err := t.Stat(path)
 		return fileOf(t, path, entry.Digest), err == nil && entry.Kind.IsFile()
 	}
-	found, err := e.Leaks.Search(ctx, files, look, own.Salt)
+	found, err := l.Search(ctx, files, look, own.Salt)
 	if err != nil {
 		return nil, err
 	}
@@ -134,8 +134,7 @@ func JudgePlaintext(ctx context.Context, l Leaks, r render.Renderer, spec Spec, 
 	if err != nil {
 		return nil, mask.Error(err)
 	}
-	e := &Engine{Options: Options{Leaks: l, Clock: func() time.Time { return now }}}
-	p, err := e.searchPlain(ctx, spec, rendered)
+	p, err := searchPlain(ctx, l, spec, rendered, now)
 	if err != nil {
 		return nil, mask.Error(err)
 	}

@@ -22,14 +22,6 @@ const stockManager = "controller"
 // statusManager is the field manager of the status of SealedSecrets.
 const statusManager = "holdfast-sealed"
 
-// The kind of SealedSecrets.
-const (
-	sealedGroup = "bitnami.com"
-	sealedKind  = "SealedSecret"
-)
-
-func isSealedSecret(id object.ID) bool { return id.Group == sealedGroup && id.Kind == sealedKind }
-
 // secretOf is the Secret that a SealedSecret is for.
 func secretOf(id object.ID) object.ID {
 	return object.ID{Kind: "Secret", Namespace: id.Namespace, Name: id.Name}
@@ -53,7 +45,7 @@ func (by stages) unseal(ctx context.Context, objects []object.Object, rules poli
 	d.elsewhere = by.unsealer.Elsewhere()
 	for i := range objects {
 		id := objects[i].ID()
-		if !isSealedSecret(id) || d.elsewhere != "" {
+		if !id.IsSealedSecret() || d.elsewhere != "" {
 			continue
 		}
 		if err := by.permits(ctx, secretOf(id), rules); err != nil {
@@ -119,7 +111,7 @@ func (e *Engine) mayDeliver(who cluster.Account) func(context.Context, object.ID
 func (d derived) mark(desired []plan.Desired) {
 	at := map[object.ID]*plan.Desired{}
 	for i := range desired {
-		if id := desired[i].ID; isSealedSecret(id) {
+		if id := desired[i].ID; id.IsSealedSecret() {
 			at[id] = &desired[i]
 			if d.elsewhere != "" {
 				desired[i].Warnings = append(desired[i].Warnings, "spec.encryptedData: opened by "+d.elsewhere+", not by Holdfast")
@@ -139,7 +131,7 @@ func (d derived) mark(desired []plan.Desired) {
 // none.
 func (e *Engine) sealing(desired []plan.Desired) string {
 	for _, d := range desired {
-		if isSealedSecret(d.ID) {
+		if d.ID.IsSealedSecret() {
 			return e.unsealedBy()
 		}
 	}
@@ -158,7 +150,7 @@ func (e *Engine) unsealedBy() string {
 func leave(desired []plan.Desired, inventory []plan.Entry) []plan.Entry {
 	theirs := map[object.ID]bool{}
 	for _, d := range desired {
-		if isSealedSecret(d.ID) {
+		if d.ID.IsSealedSecret() {
 			theirs[secretOf(d.ID)] = true
 		}
 	}
@@ -190,7 +182,7 @@ func bodyOf(c *cluster.Cluster, d plan.Desired) ([]byte, error) {
 
 // keptSealed reports whether the marks of a SealedSecret keep it, and so the Secret of it.
 func (e *Engine) keptSealed(secret object.ID, retract bool) bool {
-	id := object.ID{Group: sealedGroup, Kind: sealedKind, Namespace: secret.Namespace, Name: secret.Name}
+	id := object.SealedSecret(secret.Namespace, secret.Name)
 	kind, ok := e.Cluster.LookupGroupKind(id.GroupKind())
 	if !ok {
 		return false

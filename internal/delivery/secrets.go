@@ -13,9 +13,6 @@ import (
 	"github.com/holdfastcd/holdfast/internal/secret"
 )
 
-// marker begins every value that SOPS sealed.
-const marker = "ENC[AES256_GCM,"
-
 // leaveSealed is the label or annotation, as Flux has it, of documents that are to stay
 // as they are.
 const leaveSealed = "kustomize.toolkit.fluxcd.io/decrypt"
@@ -30,7 +27,7 @@ func (s Spec) opener() secret.Opener {
 	}
 	return secret.None{Hint: openHint, Sealed: func(_ string, content []byte) bool {
 		text := string(content)
-		return strings.Contains(text, marker) && strings.Contains(text, "sops") && !strings.Contains(text, leaveSealed)
+		return strings.Contains(text, secret.SOPS) && strings.Contains(text, "sops") && !strings.Contains(text, leaveSealed)
 	}}
 }
 
@@ -107,7 +104,7 @@ func openValues(ctx context.Context, o *object.Object, opener secret.Opener, mas
 
 // sealed reports whether a text may hold sealed values; what opens knows better.
 func sealed(text string) bool {
-	return strings.Contains(text, marker) || strings.Contains(text, "lastmodified")
+	return strings.Contains(text, secret.SOPS) || strings.Contains(text, "lastmodified")
 }
 
 // sealedField names what of an object is sealed: the whole of it, or a value of a
@@ -126,7 +123,7 @@ func sealedField(o *object.Object) string {
 			if decoded, err := base64.StdEncoding.DecodeString(text); err == nil && field == "data" {
 				text = string(decoded)
 			}
-			if strings.HasPrefix(strings.TrimSpace(text), marker) {
+			if strings.HasPrefix(strings.TrimSpace(text), secret.SOPS) {
 				return field + "." + key
 			}
 		}

@@ -39,7 +39,7 @@ func (*telling) Elsewhere() string { return "" }
 // What a project may not deliver is not opened: the template of a SealedSecret is not
 // sealed, and whoever copies somebody's value could ask it questions.
 func TestNothingIsOpenedThatMayNotBeDelivered(t *testing.T) {
-	gvk := kschema.GroupVersionKind{Group: sealedGroup, Version: "v1alpha1", Kind: sealedKind}
+	gvk := kschema.GroupVersionKind{Group: "bitnami.com", Version: "v1alpha1", Kind: "SealedSecret"}
 	known := kinds("Secret")
 	known[gvk] = schema.Kind{GVK: gvk, Resource: "sealedsecrets", Namespaced: true}
 	const manifest = "{apiVersion: bitnami.com/v1alpha1, kind: SealedSecret, metadata: {name: db, namespace: theirs}}"

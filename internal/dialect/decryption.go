@@ -44,10 +44,10 @@ func Sealed(hint string) secret.Opener { return secret.None{Sealed: sops.Sealed,
 // read when a pass needs them, parsed once for each state of them, and watched by
 // their metadata for as long as a delivery uses them.
 type Decryption struct {
-	o DecryptionOptions
+	o    DecryptionOptions
+	more chan struct{} // there are places that are not watched yet
 
 	mu      sync.Mutex
-	life    context.Context //nolint:containedctx // of the watches; nil until they may run
 	places  map[place]*keyring
 	holders map[delivery.ID][]place
 }
@@ -71,7 +71,7 @@ type DecryptionOptions struct {
 
 // NewDecryption returns a Decryption that watches nothing before it is started.
 func NewDecryption(o DecryptionOptions) *Decryption {
-	return &Decryption{o: o, places: map[place]*keyring{}, holders: map[delivery.ID][]place{}}
+	return &Decryption{o: o, more: make(chan struct{}, 1), places: map[place]*keyring{}, holders: map[delivery.ID][]place{}}
 }
 
 // place is where keys are: one Secret, or, without a name, those of a namespace that
@@ -108,11 +108,11 @@ func (p place) String() string {
 type keyring struct {
 	reading sync.Mutex // held while the Secrets are read
 
-	stop    context.CancelFunc
-	watched bool              // seen is complete
-	seen    map[string]string // what the watch shows: the state of each Secret, by name
-	read    bool              // known was read at all
-	at      time.Time         // when
+	stop    context.CancelFunc // nil: it is not watched yet
+	watched bool               // seen is complete
+	seen    map[string]string  // what the watch shows: the state of each Secret, by name
+	read    bool               // known was read at all
+	at      time.Time          // when
 	known   map[string]keySecret
 	joined  map[string]secret.Opener // by project
 }
@@ -140,10 +140,10 @@ func (d *Decryption) Named(ctx context.Context, id delivery.ID, namespace, name 
 		at = d.fallback()
 	}
 	if at.Name == "" {
-		d.Release(id) //nolint:contextcheck // the watch of keys outlives a pass
+		d.Release(id)
 		return Sealed("set spec.decryption.secretRef to the Secret with the keys, or start Holdfast with --decryption-secret"), nil
 	}
-	d.hold(id, at) //nolint:contextcheck // the watch of keys outlives a pass
+	d.hold(id, at)
 	return d.only(ctx, at)
 }
 
@@ -171,9 +171,9 @@ func (d *Decryption) only(ctx context.Context, at place) (secret.Opener, error) 
 func (d *Decryption) OfProject(ctx context.Context, id delivery.ID, namespace, project string) secret.Opener {
 	at, fallback := labelled(namespace), d.fallback()
 	if fallback.Name == "" {
-		d.hold(id, at) //nolint:contextcheck // the watch of keys outlives a pass
+		d.hold(id, at)
 	} else {
-		d.hold(id, at, fallback) //nolint:contextcheck // the watch of keys outlives a pass
+		d.hold(id, at, fallback)
 	}
 	known, err := d.look(ctx, at)
 	if err != nil {
@@ -266,7 +266,10 @@ func (d *Decryption) hold(id delivery.ID, places ...place) {
 	for _, p := range places {
 		if d.places[p] == nil {
 			d.places[p] = &keyring{}
-			d.start(p, d.places[p])
+			select {
+			case d.more <- struct{}{}:
+			default:
+			}
 		}
 	}
 	for _, p := range before {

@@ -48,25 +48,30 @@ func WatchSecrets(cfg *rest.Config) (SecretWatch, error) {
 // Start has the Secrets that are used be watched until ctx ends; it implements the
 // controller runtime's Runnable.
 func (d *Decryption) Start(ctx context.Context) error {
-	d.mu.Lock()
-	d.life = ctx
-	for p, ring := range d.places {
-		d.start(p, ring) //nolint:contextcheck // the watch of keys outlives a pass
+	for {
+		d.watch(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.more:
+		}
 	}
-	d.mu.Unlock()
-	<-ctx.Done()
-	return nil
 }
 
-// start begins the watch of a place, unless it is too early. d.mu is held. The watch
-// outlives the pass that asks for it.
-//
-
-func (d *Decryption) start(p place, ring *keyring) {
-	if d.life == nil || d.o.Watch == nil {
-		return
+// watch begins the watches of the places that have none yet.
+func (d *Decryption) watch(ctx context.Context) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for p, ring := range d.places {
+		if ring.stop == nil && d.o.Watch != nil {
+			d.start(ctx, p, ring)
+		}
 	}
-	ctx, stop := context.WithCancel(d.life)
+}
+
+// start begins the watch of a place. d.mu is held.
+func (d *Decryption) start(ctx context.Context, p place, ring *keyring) {
+	ctx, stop := context.WithCancel(ctx)
 	ring.stop, ring.seen = stop, map[string]string{}
 	informer := toolscache.NewSharedIndexInformer(d.o.Watch(p.Namespace, p.options()), &metav1.PartialObjectMetadata{}, 0, nil)
 	// The errors below are those of an informer that has been started.

@@ -16,6 +16,16 @@ const (
 	bitnami    = "bitnami.com"
 )
 
+const sealedKind = "SealedSecret"
+
+// SealedSecret is the identity of a SealedSecret.
+func SealedSecret(namespace, name string) ID {
+	return ID{Group: bitnami, Kind: sealedKind, Namespace: namespace, Name: name}
+}
+
+// IsSealedSecret reports whether id is a SealedSecret's.
+func (id ID) IsSealedSecret() bool { return id.Group == bitnami && id.Kind == sealedKind }
+
 // maker is a kind whose controller makes Secrets.
 type maker struct {
 	// makes returns the Secrets that an object of the kind has made, among objects.
@@ -44,7 +54,7 @@ var makers = map[ID]maker{
 		sources:  sourcesBelow("spec.externalSecretSpec"),
 		operator: "external-secrets/external-secrets",
 	},
-	{Group: bitnami, Kind: "SealedSecret"}: {
+	{Group: bitnami, Kind: sealedKind}: {
 		makes:    func(o *Object, _ []Object) []ID { return named(o.GetName(), o.GetNamespace()) },
 		operator: "sealed-secrets-controller",
 	},

@@ -59,7 +59,7 @@ func CompareRank(a, b ID) int {
 // before were answered. Only what makes Secrets has a step of its own.
 func Step(id ID) int {
 	switch {
-	case id.Group == bitnami && id.Kind == "SealedSecret":
+	case id.IsSealedSecret():
 		return 1
 	case isSource(id):
 		return 2

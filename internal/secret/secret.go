@@ -15,6 +15,9 @@ import (
 	"github.com/holdfastcd/holdfast/internal/fault"
 )
 
+// SOPS begins every value that SOPS sealed.
+const SOPS = "ENC[AES256_GCM,"
+
 // Text is a value that was opened, or is about to be sent. It prints as "[secret]",
 // is an error to marshal, and cannot be compared: [Text.Reveal] is the only way to
 // what it holds, and a test names the packages that may go it. The zero value holds nothing.

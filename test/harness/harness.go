@@ -20,6 +20,7 @@ package harness
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"sync"
 	"testing"
@@ -58,4 +59,21 @@ func Shared(tb testing.TB) *Cluster {
 		tb.Fatalf("start the cluster that the tests share: %v", shared.err)
 	}
 	return shared.cluster
+}
+
+// Address returns an address of this machine that the API server forwards requests to:
+// it refuses loopback's.
+func Address(tb testing.TB) string {
+	tb.Helper()
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, a := range all {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && n.IP.IsGlobalUnicast() {
+			return n.IP.String()
+		}
+	}
+	tb.Fatal("this machine has no address but loopback, and the API server forwards to none of these")
+	return ""
 }

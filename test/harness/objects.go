@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -61,6 +62,17 @@ func (c *Cluster) Namespace(tb testing.TB) string {
 
 // Condition says whether an object is as wanted. It gets nil when there is no such object.
 type Condition func(object *unstructured.Unstructured) bool
+
+// HasPassword is the condition that a Secret holds a password.
+func HasPassword(want string) Condition {
+	return func(o *unstructured.Unstructured) bool {
+		if o == nil {
+			return false
+		}
+		got, _, _ := unstructured.NestedString(o.Object, "data", "password")
+		return got == base64.StdEncoding.EncodeToString([]byte(want))
+	}
+}
 
 // Exists is the condition that there is such an object.
 func Exists(object *unstructured.Unstructured) bool { return object != nil }

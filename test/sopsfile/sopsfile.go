@@ -26,6 +26,11 @@ func Key(tb testing.TB) (key, recipient string) {
 	return identity.String() + "\n", identity.Recipient().String()
 }
 
+// Secret is a document, not sealed yet, of a Secret named db with a password.
+func Secret(password string) string {
+	return "apiVersion: v1\nkind: Secret\nmetadata:\n    name: db\nstringData:\n    password: " + password + "\n"
+}
+
 // YAML seals the values of a YAML document below data and stringData, as the guides
 // have it, for age recipients.
 func YAML(tb testing.TB, document string, recipients ...string) string {

@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"iter"
 	"time"
@@ -100,6 +101,19 @@ func (s *Store) Read(ctx context.Context, name string, limit int64) ([]byte, err
 		return nil, fault.From(err)
 	}
 	return text, nil
+}
+
+// ReadAll reads all of r, the content of the file name, refusing more than limit bytes.
+// What goes wrong while it reads is an error of trouble.
+func ReadAll(r io.Reader, name string, limit int64, trouble func(name string, err error) error) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, trouble(name, err)
+	}
+	if int64(len(data)) > limit {
+		return nil, fault.New(fault.Limit, "the file is longer than %d bytes", limit).At(name, 0)
+	}
+	return data, nil
 }
 
 // Missing is a file that does not exist.

@@ -107,7 +107,7 @@ func (i *installation) open(t *testing.T) {
 // loopback address.
 func (i *installation) serve(t *testing.T) {
 	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", address(t)+":0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", harness.Address(t)+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,22 +161,6 @@ func (i *installation) pod(t *testing.T, ip string) *corev1.ObjectReference {
 		t.Fatal(err)
 	}
 	return &corev1.ObjectReference{Kind: "Pod", Namespace: i.system, Name: p.Name, UID: p.UID}
-}
-
-// address returns an address of this machine that others may use.
-func address(t *testing.T) string {
-	t.Helper()
-	all, err := net.InterfaceAddrs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range all {
-		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && n.IP.IsGlobalUnicast() {
-			return n.IP.String()
-		}
-	}
-	t.Fatal("this machine has no address but loopback, and the API server forwards to none of these")
-	return ""
 }
 
 // as returns the configuration of a user, who has the rights of roles in namespaces.

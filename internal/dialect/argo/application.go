@@ -34,7 +34,7 @@ func (a *Argo) reconcile(ctx context.Context, name types.NamespacedName) (time.D
 		return 0, err
 	}
 	if u == nil {
-		a.forget(name) //nolint:contextcheck // the watch of keys outlives a pass
+		a.forget(name)
 		return 0, nil
 	}
 	m := a.memories.Of(name)

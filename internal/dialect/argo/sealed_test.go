@@ -1,32 +1,15 @@
 package argo
 
 import (
-	"encoding/base64"
 	"strings"
 	"testing"
-
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	api "github.com/holdfastcd/holdfast/api/argo/v1alpha1"
 	"github.com/holdfastcd/holdfast/test/harness"
 	"github.com/holdfastcd/holdfast/test/sopsfile"
 )
 
-func database(password string) string {
-	return "apiVersion: v1\nkind: Secret\nmetadata:\n    name: db\nstringData:\n    password: " + password + "\n"
-}
-
-func hasPassword(want string) harness.Condition {
-	return func(o *unstructured.Unstructured) bool {
-		if o == nil {
-			return false
-		}
-		got, _, _ := unstructured.NestedString(o.Object, "data", "password")
-		return got == base64.StdEncoding.EncodeToString([]byte(want))
-	}
-}
-
-// told waits for a condition that contains all of some texts, and none of the value.
+// refusal is a condition that contains all of some texts, and not the value.
 func refusal(parts ...string) func(*api.Application) bool {
 	return func(a *api.Application) bool {
 		if len(a.Status.Conditions) == 0 {
@@ -48,7 +31,7 @@ func TestLiveSealedFiles(t *testing.T) {
 	r := newRig(t)
 	key, recipient := sopsfile.Key(t)
 	head := r.remote.commit(map[string]string{
-		"web/db.yaml":            sopsfile.YAML(t, database("correct-horse"), recipient),
+		"web/db.yaml":            sopsfile.YAML(t, sopsfile.Secret("correct-horse"), recipient),
 		"chart/Chart.yaml":       "apiVersion: v2\nname: c\nversion: 1.0.0\n",
 		"chart/values.yaml":      "data: {}\n",
 		"chart/prod.yaml":        sopsfile.YAML(t, "data:\n    password: battery-staple\n", recipient),
@@ -66,16 +49,16 @@ func TestLiveSealedFiles(t *testing.T) {
 	r.await(t, "web", "not to be opened with another project's key", refusal("web/db.yaml", recipient))
 	secret("own", "shop", "b.agekey", key)
 	r.await(t, "web", "to be synced", syncedAt(head))
-	r.cluster.Await(t, secrets, r.ns, "db", "to be opened", hasPassword("correct-horse"))
+	r.cluster.Await(t, secrets, r.ns, "db", "to be opened", harness.HasPassword("correct-horse"))
 
 	r.app(t, "chart", "chart", healing)
 	r.patch(t, applications, "chart", `{"spec":{"source":{"helm":{"valueFiles":["prod.yaml"]}}}}`)
 	r.await(t, "chart", "to be synced", syncedAt(head))
-	r.cluster.Await(t, secrets, r.ns, "chart", "to have opened values", hasPassword("battery-staple"))
+	r.cluster.Await(t, secrets, r.ns, "chart", "to have opened values", harness.HasPassword("battery-staple"))
 
 	// Rotation in Git needs no word: the project has both keys.
-	head = r.remote.commit(map[string]string{"web/db.yaml": sopsfile.YAML(t, database("third"), otherRecipient)})
+	head = r.remote.commit(map[string]string{"web/db.yaml": sopsfile.YAML(t, sopsfile.Secret("third"), otherRecipient)})
 	r.patch(t, applications, "web", `{"metadata":{"annotations":{"argocd.argoproj.io/refresh":"normal"}}}`)
 	r.await(t, "web", "to be synced", syncedAt(head))
-	r.cluster.Await(t, secrets, r.ns, "db", "to be opened", hasPassword("third"))
+	r.cluster.Await(t, secrets, r.ns, "db", "to be opened", harness.HasPassword("third"))
 }

@@ -122,7 +122,7 @@ func (c *kustomizations) reconcile(ctx context.Context, name types.NamespacedNam
 		return 0, err
 	}
 	if u == nil {
-		c.forget(name) //nolint:contextcheck // the watch of keys outlives a pass
+		c.forget(name)
 		return 0, nil
 	}
 	m := c.memories.Of(name)
@@ -264,7 +264,7 @@ func (c *kustomizations) opener(ctx context.Context, p pass, id delivery.ID) (se
 	options := c.options
 	if c.env.Decryption != nil {
 		if p.ks.Spec.Decryption == nil {
-			c.env.Decryption.Release(id) //nolint:contextcheck // the watch of keys outlives a pass
+			c.env.Decryption.Release(id)
 		}
 		options.Opener = func(namespace, name string) (secret.Opener, error) {
 			return c.env.Decryption.Named(ctx, id, namespace, name)

@@ -1,30 +1,13 @@
 package flux_test
 
 import (
-	"encoding/base64"
 	"strings"
 	"testing"
-
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/holdfastcd/holdfast/test/gitserver"
 	"github.com/holdfastcd/holdfast/test/harness"
 	"github.com/holdfastcd/holdfast/test/sopsfile"
 )
-
-func database(password string) string {
-	return "apiVersion: v1\nkind: Secret\nmetadata:\n    name: db\nstringData:\n    password: " + password + "\n"
-}
-
-func hasPassword(want string) harness.Condition {
-	return func(o *unstructured.Unstructured) bool {
-		if o == nil {
-			return false
-		}
-		got, _, _ := unstructured.NestedString(o.Object, "data", "password")
-		return got == base64.StdEncoding.EncodeToString([]byte(want))
-	}
-}
 
 // A Secret that SOPS sealed is delivered opened, with the keys that the Kustomization
 // names; that they are there, or change, brings the pass.
@@ -32,7 +15,7 @@ func TestSealedFiles(t *testing.T) {
 	x := start(t).tenant(t)
 	key, recipient := sopsfile.Key(t)
 	next, nextRecipient := sopsfile.Key(t)
-	first := x.commit(gitserver.Put("web/db.yaml", sopsfile.YAML(t, database("correct-horse"), recipient)))
+	first := x.commit(gitserver.Put("web/db.yaml", sopsfile.YAML(t, sopsfile.Secret("correct-horse"), recipient)))
 	x.source()
 	x.deliver("bare", map[string]any{"path": "./web"})
 	x.await(kustomizations, "bare", "to be told what to add", is("Ready", "False", "BuildFailed", "set spec.decryption.provider to sops"))
@@ -45,18 +28,18 @@ func TestSealedFiles(t *testing.T) {
 		"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": "keys"}, "stringData": map[string]any{"identity.agekey": key},
 	})
 	x.await(kustomizations, "web", "to be ready", applied(first))
-	x.await(secrets, "db", "to be opened", hasPassword("correct-horse"))
+	x.await(secrets, "db", "to be opened", harness.HasPassword("correct-horse"))
 
 	// The key is rotated: first in Git, then in the cluster.
-	second := x.push(gitserver.Put("web/db.yaml", sopsfile.YAML(t, database("battery-staple"), nextRecipient)))
+	second := x.push(gitserver.Put("web/db.yaml", sopsfile.YAML(t, sopsfile.Secret("battery-staple"), nextRecipient)))
 	ks := x.await(kustomizations, "web", "to miss the new key", is("Ready", "False", "BuildFailed", "web/db.yaml"))
 	if message, _ := conditionOf(ks, "Ready")["message"].(string); strings.Contains(message, "staple") || !strings.Contains(message, nextRecipient) {
 		t.Errorf("the message does not name who can open it, or tells what is in it: %s", message)
 	}
-	x.await(secrets, "db", "to be as it was", hasPassword("correct-horse"))
+	x.await(secrets, "db", "to be as it was", harness.HasPassword("correct-horse"))
 	x.patch(secrets, "keys", `{"stringData":{"next.agekey":"`+strings.TrimSpace(next)+`"}}`)
 	x.await(kustomizations, "web", "to be ready", applied(second))
-	x.await(secrets, "db", "to be opened", hasPassword("battery-staple"))
+	x.await(secrets, "db", "to be opened", harness.HasPassword("battery-staple"))
 }
 
 // A name is one of the own namespace: another tenant's keys cannot be named.
@@ -67,7 +50,7 @@ func TestKeysOfAnotherNamespace(t *testing.T) {
 	owner.create(secrets, map[string]any{
 		"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": "keys"}, "stringData": map[string]any{"identity.agekey": key},
 	})
-	thief.commit(gitserver.Put("web/db.yaml", sopsfile.YAML(t, database("correct-horse"), recipient)))
+	thief.commit(gitserver.Put("web/db.yaml", sopsfile.YAML(t, sopsfile.Secret("correct-horse"), recipient)))
 	thief.source()
 	thief.deliver("web", map[string]any{"decryption": map[string]any{"provider": "sops", "secretRef": map[string]any{"name": "keys"}}})
 	thief.await(kustomizations, "web", "to miss its own keys", is("Ready", "False", "BuildFailed", "Secret "+thief.namespace+"/keys, which is to hold"))

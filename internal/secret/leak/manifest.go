@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/holdfastcd/holdfast/internal/secret"
 )
 
 // madeOf refers to a file that a secretGenerator makes a Secret of.
@@ -234,7 +236,7 @@ func (d *document) object(n *yaml.Node, depth int) {
 // seals notes what SOPS says of itself.
 func (d *document) seals(n *yaml.Node) {
 	pairs(n, 0, func(key, value, next *yaml.Node) {
-		if key.Value == "sops" && strings.HasPrefix(text(field(value, "mac")), sealedValue) {
+		if key.Value == "sops" && strings.HasPrefix(text(field(value, "mac")), secret.SOPS) {
 			d.seal(value, next)
 		}
 	})

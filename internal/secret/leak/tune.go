@@ -3,6 +3,8 @@ package leak
 import (
 	"regexp"
 	"strings"
+
+	"github.com/holdfastcd/holdfast/internal/secret"
 )
 
 // What stands where a value will be put later.
@@ -17,18 +19,15 @@ var (
 	public = regexp.MustCompile(`-----BEGIN (?:TRUSTED CERTIFICATE|X509 CRL|CERTIFICATE(?: REQUEST)?|(?:[A-Z]+ )?PUBLIC KEY)-----[A-Za-z0-9+/=\s]*-----END [A-Z0-9 ]+-----`)
 )
 
-const (
-	sealedValue = "ENC[AES256_GCM,"
-	// templateMark stands in the text for an action of a template, see untemplate.
-	templateMark = "TPL__"
-)
+// templateMark stands in the text for an action of a template, see untemplate.
+const templateMark = "TPL__"
 
 // open reports whether a text is a value that nobody sealed: neither empty, sealed, a
 // placeholder, nor something public.
 func open(text string) bool {
 	text = strings.TrimSpace(text)
 	switch {
-	case text == "", strings.HasPrefix(text, sealedValue), sealedFile(text):
+	case text == "", strings.HasPrefix(text, secret.SOPS), sealedFile(text):
 		return false
 	case template.MatchString(text), reference.MatchString(text):
 		return false

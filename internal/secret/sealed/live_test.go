@@ -353,7 +353,7 @@ func (clientConfig) Namespace() (string, bool, error)      { return "default", f
 // and to no loopback address.
 func (r *room) serve() {
 	r.t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(r.t.Context(), "tcp", address(r.t)+":0")
+	l, err := (&net.ListenConfig{}).Listen(r.t.Context(), "tcp", harness.Address(r.t)+":0")
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -393,17 +393,3 @@ func (r *room) serve() {
 	}
 }
 
-func address(t *testing.T) string {
-	t.Helper()
-	all, err := net.InterfaceAddrs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range all {
-		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && n.IP.IsGlobalUnicast() {
-			return n.IP.String()
-		}
-	}
-	t.Fatal("this machine has no address but loopback, and the API server forwards to none of these")
-	return ""
-}

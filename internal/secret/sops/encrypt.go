@@ -19,6 +19,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/secret"
 )
 
 // libraryVersion is what sealed files are marked with: clients read from it which
@@ -92,7 +93,7 @@ func (k *Keys) seal(ctx context.Context, file string, content, rules []byte) (se
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "what the file holds cannot be sealed as %s", f)
 	}
-	if bytes.Count(out, []byte("ENC[AES256_GCM,")) < 2 { // its MAC alone: stock SOPS calls that sealed
+	if bytes.Count(out, []byte(secret.SOPS)) < 2 { // its MAC alone: stock SOPS calls that sealed
 		return nil, fault.New(fault.Invalid, "the creation rule seals nothing in the file: no name in it fits").
 			WithHint("give the file a rule of its own in .sops.yaml, such as one without encrypted_regex")
 	}

@@ -13,6 +13,8 @@ import (
 	"github.com/getsops/sops/v3/stores/ini"
 	sopsjson "github.com/getsops/sops/v3/stores/json"
 	"github.com/getsops/sops/v3/stores/yaml"
+
+	"github.com/holdfastcd/holdfast/internal/secret"
 )
 
 // format is how a file is written; the names are SOPS's own.
@@ -25,9 +27,6 @@ const (
 	formatINI    format = "INI"
 	formatBinary format = "binary"
 )
-
-// A sealed file holds values of this kind, at least the MAC in its metadata.
-const marker = "ENC[AES256_GCM,"
 
 // store returns the library's reader and writer of the format.
 func (f format) store(c *config.StoresConfig) sops.Store {
@@ -145,7 +144,7 @@ func jsonShape(content []byte) format {
 // it than it must. What has sealed values but lost its metadata is sealed, too: nobody
 // is to take "ENC[…]" for the value.
 func Sealed(file string, content []byte) bool {
-	if !bytes.Contains(content, []byte(marker)) {
+	if !bytes.Contains(content, []byte(secret.SOPS)) {
 		// The MAC itself may be damaged.
 		return bytes.Contains(content, []byte("lastmodified")) && bytes.Contains(content, []byte("sops")) &&
 			bytes.Contains(content, []byte("mac")) && byShape(content) != ""
@@ -154,7 +153,7 @@ func Sealed(file string, content []byte) bool {
 }
 
 // value is a sealed value, from its beginning.
-var value = regexp.MustCompile(`^` + regexp.QuoteMeta(marker) + `data:[A-Za-z0-9+/=]*,iv:[A-Za-z0-9+/=]+,tag:[A-Za-z0-9+/=]+,type:[a-z]+\]`)
+var value = regexp.MustCompile(`^` + regexp.QuoteMeta(secret.SOPS) + `data:[A-Za-z0-9+/=]*,iv:[A-Za-z0-9+/=]+,tag:[A-Za-z0-9+/=]+,type:[a-z]+\]`)
 
 func hasSealedValue(f format, content []byte) bool {
 	if f == formatYAML {
@@ -167,7 +166,7 @@ func hasSealedValue(f format, content []byte) bool {
 // text that is part of another, as in a page about SOPS, is no value.
 func textSealed(content []byte) bool {
 	for from := 0; ; {
-		i := bytes.Index(content[from:], []byte(marker))
+		i := bytes.Index(content[from:], []byte(secret.SOPS))
 		if i < 0 {
 			return false
 		}
@@ -177,6 +176,6 @@ func textSealed(content []byte) bool {
 		if begins && value.Match(content[at:]) {
 			return true
 		}
-		from = at + len(marker)
+		from = at + len(secret.SOPS)
 	}
 }

@@ -5,7 +5,6 @@ package gcs
 import (
 	"context"
 	"errors"
-	"io"
 	"iter"
 	"net/http"
 	"path"
@@ -89,14 +88,7 @@ func (b *objects) Read(ctx context.Context, name string, limit int64) ([]byte, e
 		return nil, b.trouble(name, err)
 	}
 	defer func() { _ = r.Close() }() // all was read
-	data, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err != nil {
-		return nil, b.trouble(name, err)
-	}
-	if int64(len(data)) > limit {
-		return nil, fault.New(fault.Limit, "the file is longer than %d bytes", limit).At(name, 0)
-	}
-	return data, nil
+	return bucket.ReadAll(r, name, limit, b.trouble)
 }
 
 // Put implements bucket.Objects.

@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"iter"
 	"net/http"
 	"path"
@@ -128,14 +127,7 @@ func (b *objects) Read(ctx context.Context, name string, limit int64) ([]byte, e
 		return nil, b.trouble(name, err)
 	}
 	defer res.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(res.Body, limit+1))
-	if err != nil {
-		return nil, b.trouble(name, err)
-	}
-	if int64(len(data)) > limit {
-		return nil, fault.New(fault.Limit, "the file is longer than %d bytes", limit).At(name, 0)
-	}
-	return data, nil
+	return bucket.ReadAll(res.Body, name, limit, b.trouble)
 }
 
 // Put implements bucket.Objects.
