@@ -25,6 +25,19 @@ type Verdict struct {
 	Image   string // as the objects name it; "" where it is not about one
 	Outcome string // one of the constants above
 	Message string // why, in words
+	// Object is what it is about, and File and Line where that stands; "" for the whole
+	// of a delivery.
+	Object string
+	File   string
+	Line   int
+	// Path is the field, as Kubernetes writes it.
+	Path string
+	// Revision, Source and SourceLine are where the policy was read from.
+	Revision, Source string
+	SourceLine       int
+	// Severity is info, low, medium, high or critical, and Reference an address that
+	// explains the rule; "" where the policy does not say.
+	Severity, Reference string
 	// Passing: it failed because a registry did not answer, or does not have yet
 	// what it may have soon.
 	Passing bool
@@ -93,6 +106,12 @@ func (v Verdict) String() string {
 	about := "policy " + v.Policy
 	if v.Image != "" {
 		about += ": image " + v.Image
+	}
+	if v.Object != "" {
+		about += ": " + v.Rule + ": " + v.Object
+	}
+	if v.Object != "" && v.File != "" {
+		about += fmt.Sprintf(" (%s:%d)", v.File, v.Line)
 	}
 	return about + ": " + v.Message
 }

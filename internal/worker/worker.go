@@ -43,6 +43,22 @@ type Files interface {
 	Resolve(name string) (string, tree.Entry, error)
 }
 
+// NoFiles is the Files of a job that reads none.
+type NoFiles struct{}
+
+var _ Files = NoFiles{}
+
+// ReadFile implements Files: there is nothing.
+func (NoFiles) ReadFile(name string) ([]byte, error) { return nil, tree.NotExist(name) }
+
+// ReadDir implements Files: there is nothing.
+func (NoFiles) ReadDir(name string) ([]tree.Entry, error) { return nil, tree.NotExist(name) }
+
+// Resolve implements Files: there is nothing.
+func (NoFiles) Resolve(name string) (string, tree.Entry, error) {
+	return "", tree.Entry{}, tree.NotExist(name)
+}
+
 // Bounded is a Files that may wait for others, such as key services. It is told before
 // a job begins in which context to wait: what the job asks for must not hold its place
 // for longer than the job itself may.

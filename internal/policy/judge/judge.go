@@ -1,0 +1,142 @@
+// Package judge has policies judge what deliveries bring, in workers: what they read was
+// written by tenants, and so were the policies perhaps. The same function answers in CI
+// and in the cluster.
+package judge
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/policy"
+	"github.com/holdfastcd/holdfast/internal/worker"
+)
+
+// Kind is the kind of the job, as messages call it.
+const Kind = "judging by policies"
+
+// Pool runs jobs in workers; *worker.Pool is one.
+type Pool interface {
+	Do(ctx context.Context, kind string, payload []byte, files worker.Files) ([]byte, error)
+}
+
+// Judge judges cases by sets of policies.
+type Judge struct {
+	pool Pool
+	// kyverno runs Kyverno's engine, which is a program of its own; nil: it is missing.
+	kyverno Pool
+	missing string
+}
+
+// New returns a Judge. kyverno is nil where Kyverno's engine is not installed; missing then
+// says what to do, to those who have such policies.
+func New(pool, kyverno Pool, missing string) *Judge { return &Judge{pool, kyverno, missing} }
+
+// task is what a worker is asked.
+type task struct {
+	Documents []policy.Document `json:"documents"`
+	Builtins  []policy.Builtin  `json:"builtins,omitempty"`
+	Case      *policy.Case      `json:"case"`
+}
+
+// answer is what it says.
+type answer struct {
+	// Claimed and Kyverno have an entry for each document: whether an engine judges by
+	// it, and whether Kyverno's would.
+	Claimed  []bool          `json:"claimed"`
+	Kyverno  []bool          `json:"kyverno,omitempty"`
+	Flaws    []policy.Flaw   `json:"flaws,omitempty"`
+	Findings policy.Findings `json:"findings"`
+}
+
+// Judge returns what the sets come to for a case at a moment, a decision for each, in
+// their order. What cannot be told is a verdict that fails; errors are those of ctx, and
+// of workers that cannot be had.
+func (j *Judge) Judge(ctx context.Context, sets []policy.Set, c *policy.Case, now time.Time) ([]policy.Decision, error) {
+	all := make([]policy.Decision, len(sets))
+	for i, s := range sets {
+		found, flaws, err := j.set(ctx, s, c)
+		if err != nil {
+			return nil, err
+		}
+		all[i] = s.Decide(c, found, flaws, now)
+	}
+	return all, nil
+}
+
+// set asks the engines about one set.
+func (j *Judge) set(ctx context.Context, s policy.Set, c *policy.Case) (policy.Findings, []policy.Flaw, error) {
+	if s.Broken != "" {
+		return policy.Findings{}, nil, nil
+	}
+	got, err := ask(ctx, j.pool, task{s.Documents, s.Builtins, c})
+	if err != nil {
+		return tell(ctx, err)
+	}
+	var theirs []policy.Document
+	for i, is := range got.Kyverno {
+		if is && i < len(s.Documents) {
+			theirs = append(theirs, s.Documents[i])
+		}
+	}
+	if len(theirs) > 0 {
+		more, err := j.byKyverno(ctx, theirs, c)
+		if err != nil {
+			return tell(ctx, err)
+		}
+		got.merge(more)
+	}
+	if len(theirs) == 0 && len(s.Builtins) == 0 && !slices.Contains(got.Claimed, true) && len(got.Flaws) == 0 {
+		got.Flaws = append(got.Flaws, policy.Flaw{Message: "it holds no policy that is known here", Hint: "see to its path"})
+	}
+	return got.Findings, got.Flaws, nil
+}
+
+// tell turns what a worker could not do into a flaw; but not the end of ctx, and not what
+// passes by itself.
+func tell(ctx context.Context, err error) (policy.Findings, []policy.Flaw, error) {
+	f := fault.From(err)
+	if ctx.Err() != nil || f.Kind == fault.Internal || f.Kind == fault.Unreachable {
+		return policy.Findings{}, nil, err
+	}
+	return policy.Findings{}, []policy.Flaw{{File: f.File, Line: f.Line, Message: f.Msg, Hint: f.Hint}}, nil
+}
+
+func (j *Judge) byKyverno(ctx context.Context, documents []policy.Document, c *policy.Case) (answer, error) {
+	if j.kyverno != nil {
+		return ask(ctx, j.kyverno, task{Documents: documents, Case: c})
+	}
+	return answer{Flaws: []policy.Flaw{{
+		File: documents[0].File, Message: "a policy of Kyverno's cannot be judged: its engine is not installed", Hint: j.missing,
+	}}}, nil
+}
+
+func (a *answer) merge(b answer) {
+	a.Flaws = append(a.Flaws, b.Flaws...)
+	a.Findings.List = append(a.Findings.List, b.Findings.List...)
+	a.Findings.Flaws = append(a.Findings.Flaws, b.Findings.Flaws...)
+	for name, n := range b.Findings.Judged {
+		if a.Findings.Judged == nil {
+			a.Findings.Judged = map[string]int{}
+		}
+		a.Findings.Judged[name] += n
+	}
+}
+
+func ask(ctx context.Context, pool Pool, t task) (answer, error) {
+	payload, err := json.Marshal(t)
+	if err != nil {
+		return answer{}, fault.New(fault.Internal, "a case cannot be written as JSON: %s", err)
+	}
+	reply, err := pool.Do(ctx, Kind, payload, worker.NoFiles{})
+	if err != nil {
+		return answer{}, err
+	}
+	var a answer
+	if err := json.Unmarshal(reply, &a); err != nil {
+		return a, fault.New(fault.Internal, "what a worker says of policies cannot be read: %s", err)
+	}
+	return a, nil
+}
