@@ -32,6 +32,10 @@ devcluster: ## Build the throw-away Kubernetes control plane (first time: about 
 signer: ## Build the program that signs images for tests (first time: about 2 minutes)
 	cd test/signer && CGO_ENABLED=0 $(GO) run -ldflags='-s -w' . </dev/null
 
+.PHONY: kyverno
+kyverno: ## Build bin/holdfast-kyverno, which judges by Kyverno's policies (first time: about 6 minutes)
+	CGO_ENABLED=0 $(GO) -C kyverno build -ldflags '-s -w' -o $(CURDIR)/$(BIN)/holdfast-kyverno .
+
 .PHONY: demo
 demo: build ## Deliver examples/fleet to a throw-away cluster and watch drift being reverted; Ctrl-C ends it
 	$(BIN)/holdfast demo
@@ -55,9 +59,12 @@ audit-tools: ## Check for MariaDB, on which tests put audit logs, and build the 
 	@CGO_ENABLED=0 $(GO) test -count 1 -run '^TestBuild$$' ./test/stores
 
 .PHONY: test
-test: signing-tools audit-tools lint devcluster signer ## Lint, then all tests with the race detector; end-to-end ones on a real API server
+test: signing-tools audit-tools lint devcluster signer kyverno ## Lint, then all tests with the race detector; end-to-end ones on a real API server
 	CGO_ENABLED=0 $(GO) -C devcluster test ./cmd/devcluster ./internal/...
-	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v '/test/e2e$$')
+	CGO_ENABLED=0 $(GO) -C kyverno test ./...
+	@# Most tests wait for a cluster or a server most of the time: four packages side by side
+	@# keep two processors busy.
+	$(GO) test -race -p 4 -timeout 20m $$($(GO) list ./... | grep -v '/test/e2e$$')
 	@# The end-to-end tests watch a process built without the race detector; races of the
 	@# product are found by the tests of its packages, and a second build of all of it saved.
 	CGO_ENABLED=0 $(GO) test -timeout 20m ./test/e2e
@@ -73,6 +80,18 @@ e2e-kill: devcluster ## Kill the controller 200 times between its writes; no app
 .PHONY: long
 long: devcluster ## Sealed values and files with every byte changed in every way, and their cost (minutes)
 	HOLDFAST_LONG=1 $(GO) test -count 1 -timeout 60m -run '^(TestEveryByte|TestEveryByteOfAValueIsProtected|TestRSAIsPaidOnce)$$' ./internal/secret/sops ./internal/secret/sealed
+
+.PHONY: policy-scale
+policy-scale: ## 5,000 objects against 50 policies, in Rego and in CEL, and policies that never end (minutes)
+	HOLDFAST_LONG=1 CGO_ENABLED=0 $(GO) test -count 1 -v -timeout 20m -run '^(TestSpeed|TestBar|TestBadInput)$$' ./internal/policy/rego ./internal/policy/cel
+
+.PHONY: gatekeeper
+gatekeeper: ## Put our cases of Gatekeeper's policies to its own library (first time: about 10 minutes)
+	CGO_ENABLED=0 $(GO) -C test/gatekeeper test ./...
+
+.PHONY: kyverno-scale
+kyverno-scale: ## 5,000 objects against 50 of Kyverno's policies: time and memory (about a minute)
+	HOLDFAST_LONG=1 CGO_ENABLED=0 $(GO) -C kyverno test -count 1 -v -timeout 20m -run '^TestScale$$' .
 
 .PHONY: bench
 bench: build devcluster ## The table of the design: the floor and Holdfast in one run (BENCH_APPS, BENCH_OBJECTS)
@@ -117,6 +136,20 @@ $(BIN)/golangci-lint: tools/lint/go.mod
 .PHONY: generate
 generate: ## Regenerate deepcopy functions and CRDs from the API types
 	$(GO) generate ./api/... ./deploy/...
+
+# The releases of which `holdfast check` knows the schemas: the last of each of the last four minors, oldest first.
+KUBERNETES ?= v1.34.4 v1.35.4 v1.36.3 v1.37.2
+
+.PHONY: schemas
+schemas: ## Regenerate the table of defaults and the schemas of Kubernetes' kinds, and compare with its own functions (minutes)
+	@mkdir -p $(BIN)
+	cd devcluster && CGO_ENABLED=0 $(GO) build -o ../$(BIN)/defaults ./cmd/defaults
+	cd devcluster && ../$(BIN)/defaults table > ../$(BIN)/table.txt && mv ../$(BIN)/table.txt ../internal/schema/defaults/table.txt
+	cd devcluster && ../$(BIN)/defaults samples --seed 2 --count 20 > ../$(BIN)/samples.jsonl
+	HOLDFAST_DEFAULTS_SAMPLES=$(CURDIR)/$(BIN)/samples.jsonl $(GO) test -count 1 -run '^Test(Rules|Samples)$$' ./internal/schema/defaults
+	rm $(BIN)/samples.jsonl
+	$(GO) -C tools run ./schemas ../internal/schema/openapi/openapi.txt.gz ../internal/schema/defaults/table.txt $(KUBERNETES)
+	$(GO) test -count 1 -short ./internal/schema/...
 
 .PHONY: clean
 clean: ## Remove what the build made here

@@ -47,7 +47,7 @@ const (
 
 //go:generate go test . -run=TestGenerated -update
 
-//go:embed crds/*.yaml shared/*.yaml manifests/*.yaml permissive/*.yaml
+//go:embed crds/*.yaml shared/*.yaml manifests/*.yaml permissive/*.yaml admission/*.yaml
 var files embed.FS
 
 // Options are the choices that an installation leaves to whoever makes it. The zero
@@ -78,6 +78,9 @@ type Options struct {
 	// SealingKeys are the namespaces, beside Namespace, with keys of SealedSecrets that
 	// Holdfast opens; none: it looks into that of the stock controller, as far as it may.
 	SealingKeys []string
+	// Admission has the API server ask Holdfast about what others write into namespaces
+	// with the label holdfast.dev/admission.
+	Admission bool
 	// Args are further arguments of the controller.
 	Args []string
 }
@@ -143,6 +146,9 @@ func YAML(objs []*unstructured.Unstructured) ([]byte, error) {
 }
 
 func (o Options) validate() error {
+	if o.Observe && o.Admission {
+		return fault.New(fault.Invalid, "--observe has no right to have the API server ask").WithHint("give --observe or --admission")
+	}
 	if o.Observe && o.Takeover {
 		return fault.New(fault.Invalid, "--observe has no right to take anything over").WithHint("give --observe or --takeover")
 	}
@@ -160,19 +166,23 @@ func (o Options) validate() error {
 	return nil
 }
 
-// read returns the manifests as they are written, those of a permissive installation
-// among them if it is to be one: before the Deployment that needs them.
+// read returns the manifests as they are written, and those of what was asked for besides
+// before the Deployment that needs them.
 func (o Options) read() ([]*unstructured.Unstructured, error) {
 	objs, err := read("manifests")
-	if err != nil || !o.Permissive {
-		return objs, err
+	for _, extra := range []struct {
+		wanted bool
+		dir    string
+	}{{o.Permissive, "permissive"}, {o.Admission, "admission"}} {
+		if err != nil || !extra.wanted {
+			continue
+		}
+		var more []*unstructured.Unstructured
+		more, err = read(extra.dir)
+		last := len(objs) - 1
+		objs = append(append(objs[:last:last], more...), objs[last])
 	}
-	more, err := read("permissive")
-	if err != nil {
-		return nil, err
-	}
-	last := len(objs) - 1
-	return append(append(objs[:last:last], more...), objs[last]), nil
+	return objs, err
 }
 
 // sealingKeys is the role by which the keys of SealedSecrets are read and made.
@@ -289,6 +299,11 @@ func (o Options) adaptPod(obj *unstructured.Unstructured) error {
 	}
 	if o.Observe || o.Takeover {
 		args = append(args, "--observe")
+	}
+	if o.Admission {
+		args = append(args, "--admission-address=:9443")
+		ports, _, _ := unstructured.NestedSlice(c, "ports")
+		c["ports"] = append(ports, map[string]any{"name": "admission", "containerPort": int64(9443), "protocol": "TCP"})
 	}
 	if o.Observe {
 		args = append(args, "--audit-key=/audit/audit.key")

@@ -49,7 +49,7 @@ var generated = []struct {
 	{
 		options: "crd",
 		paths:   []string{"./api/holdfast/..."},
-		files:   []string{"holdfast.dev_trustpolicies.yaml"},
+		files:   []string{"holdfast.dev_policysets.yaml", "holdfast.dev_trustpolicies.yaml"},
 	},
 	{
 		options: "crd:maxDescLen=0",
@@ -223,6 +223,10 @@ func TestErgonomics(t *testing.T) {
 		"TrustPolicy": {"what it is for, whether it can be judged, and how many deliveries it stops", look{
 			Name: "trustpolicies.holdfast.dev/v1alpha1", Scope: "Cluster", Short: []string{"trust"}, Categories: []string{"holdfast"},
 			Columns: []string{"Mode", "Ready", "Selected", "Refused", "Age", "Status+"}, StatusSubresource: true,
+		}},
+		"PolicySet": {"what it is for, whether it can be judged by, and how many deliveries it stops", look{
+			Name: "policysets.holdfast.dev/v1alpha1", Scope: "Cluster", Short: []string{"pset"}, Categories: []string{"holdfast"},
+			Columns: []string{"Mode", "Ready", "Selected", "Refused", "Warned", "Age", "Revision+", "Status+"}, StatusSubresource: true,
 		}},
 		"Receiver": {"as Flux publishes it", look{
 			Name: "receivers.notification.toolkit.fluxcd.io/v1", Scope: "Namespaced",
@@ -492,8 +496,15 @@ func TestOptions(t *testing.T) {
 		"ObserveAndTakeover": {
 			reason: "one has no rights for the other", options: deploy.Options{Observe: true, Takeover: true}, fails: true, kind: fault.Invalid,
 		},
+		"Admission": {
+			reason: "the API server finds it, and it may say where", options: deploy.Options{Admission: true, Namespace: "gitops"},
+			has: []string{"- --admission-address=:9443", "name: admission\n          protocol: TCP", "name: holdfast-admission\n  namespace: gitops", "- validatingwebhookconfigurations"},
+		},
+		"ObserveAndAdmission": {
+			reason: "who writes nothing configures no webhook", options: deploy.Options{Observe: true, Admission: true}, fails: true, kind: fault.Invalid,
+		},
 		"Strict": {
-			reason: "nobody gets cluster-admin without asking", hasNot: []string{"cluster-admin", "--permissive"},
+			reason: "nobody gets cluster-admin without asking", hasNot: []string{"cluster-admin", "--permissive", "admission-address", "validatingwebhookconfigurations"},
 		},
 		"Tenants": {
 			reason: "with tenants named, nothing may act as an account elsewhere", options: deploy.Options{Tenants: []string{"b", "a", "b"}},
@@ -565,10 +576,12 @@ func TestTenantsNarrow(t *testing.T) {
 func TestLeastPrivilege(t *testing.T) {
 	// Writing verbs, and the groups in which they are granted.
 	writes := map[string][]string{
-		"patch":  {"source.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io", "notification.toolkit.fluxcd.io", "argoproj.io", "holdfast.dev", "bitnami.com", "", "events.k8s.io"},
+		"patch":  {"source.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io", "notification.toolkit.fluxcd.io", "argoproj.io", "holdfast.dev", "bitnami.com", "", "events.k8s.io", "wgpolicyk8s.io"},
 		"update": {"source.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io", "notification.toolkit.fluxcd.io", "argoproj.io"},
 		// Events; and reviews, which are questions to the API server.
-		"create": {"", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io"},
+		"create": {"", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "wgpolicyk8s.io"},
+		// Reports of policies alone: those of deliveries that nothing judges any more.
+		"delete": {"wgpolicyk8s.io"},
 	}
 	for _, obj := range manifests(t, deploy.Options{}) {
 		if obj.GetKind() != "ClusterRole" && obj.GetKind() != "Role" {

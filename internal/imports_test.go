@@ -85,7 +85,7 @@ type rule struct {
 
 var rules = []rule{
 	{
-		of: []string{"internal/tree", "internal/object", "internal/schema", "internal/policy", "internal/plan", "internal/health", "internal/render", "internal/substitute"},
+		of: []string{"internal/policy/rego", "internal/policy/cel", "internal/policy/builtin", "internal/tree", "internal/object", "internal/schema", "internal/schema/*", "internal/policy", "internal/plan", "internal/health", "internal/render", "internal/substitute"},
 		never: []string{
 			"k8s.io/client-go/...", "sigs.k8s.io/controller-runtime/...", "net", "net/http", "os", "os/exec", "syscall",
 			module + "internal/cluster", module + "internal/source/...", module + "internal/store",
@@ -109,9 +109,10 @@ var rules = []rule{
 		of: []string{"internal/dialect/own"},
 		never: []string{
 			module + "internal/dialect/argo", module + "internal/dialect/flux", module + "api/argo/...", "github.com/fluxcd/...",
-			module + "internal/delivery", module + "internal/cluster", module + "internal/policy", module + "internal/render",
+			module + "internal/policy/rego", module + "internal/policy/cel", module + "internal/policy/builtin", module + "internal/policy/judge",
+			module + "internal/cluster", module + "internal/render",
 		},
-		reason: "what must be proven is the same in every dialect, and judged elsewhere",
+		reason: "what must be proven, and what is judged by, is the same in every dialect, and judged elsewhere",
 	},
 	{
 		of:     []string{"internal/dialect/argo"},
@@ -148,7 +149,7 @@ var rules = []rule{
 		reason: "policy judges objects and evidence, wherever they come from",
 	},
 	{
-		of:     []string{"internal/object", "internal/schema", "internal/tree", "internal/render", "internal/plan"},
+		of:     []string{"internal/object", "internal/schema", "internal/schema/*", "internal/tree", "internal/render", "internal/plan"},
 		never:  []string{module + "internal/trust/...", module + "internal/audit/...", module + "internal/policy"},
 		reason: "what is made and planned knows nothing of what is demanded of it",
 	},

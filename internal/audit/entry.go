@@ -109,6 +109,8 @@ type Verdict struct {
 	Outcome string `json:"outcome"` // pass, fail, audit (failed, and was only told)
 	Object  string `json:"object,omitempty"`
 	Message string `json:"message,omitempty"`
+	// Revision is what the policy was read from; "" where it is a part of the cluster.
+	Revision string `json:"revision,omitempty"`
 }
 
 // Record is what an entry was about, kept beside the log under the digest of its

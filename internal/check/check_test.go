@@ -73,7 +73,7 @@ func (r *repo) commit() string {
 func (r *repo) run(o check.Options) (check.Report, string) {
 	r.t.Helper()
 	o.Dir, o.Now = filepath.Join(r.dir, o.Dir), now
-	report, err := check.Run(r.t.Context(), r.scanner, o)
+	report, err := (&check.Engine{Secrets: r.scanner}).Run(r.t.Context(), o)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -134,10 +134,10 @@ func TestDirectory(t *testing.T) {
 		t.Errorf("an entry that ends soon, and one that has ended: %+v", report)
 	}
 	r.write(leak.AllowFile, "allow:\n- {path: 'k/**', rule: kustomize-file, reason: a test}\n")
-	if _, err := check.Run(t.Context(), r.scanner, check.Options{Dir: r.dir, Now: now}); err == nil {
+	if _, err := (&check.Engine{Secrets: r.scanner}).Run(t.Context(), check.Options{Dir: r.dir, Now: now}); err == nil {
 		t.Error("a list that is wrong is not overlooked")
 	}
-	if _, err := check.Run(t.Context(), r.scanner, check.Options{Dir: filepath.Join(r.dir, "none"), Now: now}); err == nil {
+	if _, err := (&check.Engine{Secrets: r.scanner}).Run(t.Context(), check.Options{Dir: filepath.Join(r.dir, "none"), Now: now}); err == nil {
 		t.Error("a directory that is not there is not clean")
 	}
 }
@@ -216,10 +216,10 @@ func TestHistory(t *testing.T) {
 	}
 	clone := filepath.Join(t.TempDir(), "clone")
 	r.git("clone", "-q", "--depth", "1", "file://"+r.dir, clone)
-	if _, err := check.Run(t.Context(), r.scanner, check.Options{Dir: clone, History: true, Now: now}); err == nil || !strings.Contains(err.Error(), "shallow") {
+	if _, err := (&check.Engine{Secrets: r.scanner}).Run(t.Context(), check.Options{Dir: clone, History: true, Now: now}); err == nil || !strings.Contains(err.Error(), "shallow") {
 		t.Errorf("of a shallow clone nothing can be told: %v", err)
 	}
-	if _, err := check.Run(t.Context(), r.scanner, check.Options{Dir: t.TempDir(), History: true, Now: now}); err == nil {
+	if _, err := (&check.Engine{Secrets: r.scanner}).Run(t.Context(), check.Options{Dir: t.TempDir(), History: true, Now: now}); err == nil {
 		t.Error("there is no history where there is no Git")
 	}
 }
@@ -241,7 +241,7 @@ func TestForms(t *testing.T) {
 	r.write("a b.yaml", secret)
 	report, _ := r.run(check.Options{})
 	var out bytes.Buffer
-	if err := report.WriteSARIF(&out, "v1"); err != nil {
+	if err := report.Write(&out, check.SARIF, "v1", nil); err != nil {
 		t.Fatal(err)
 	}
 	var sarif struct {
@@ -272,7 +272,7 @@ func TestForms(t *testing.T) {
 		t.Errorf("SARIF: %s", out.String())
 	}
 	var again bytes.Buffer
-	if err := report.WriteJSON(&again); err != nil {
+	if err := report.Write(&again, check.JSON, "", nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, text := range []string{out.String(), again.String(), report.Findings[0].String()} {
@@ -284,7 +284,7 @@ func TestForms(t *testing.T) {
 		t.Errorf("JSON: %s", again.String())
 	}
 	out.Reset()
-	if err := (check.Report{Findings: []check.Finding{}}).WriteSARIF(&out, ""); err != nil || !strings.Contains(out.String(), `"results": []`) {
+	if err := (check.Report{Findings: []check.Finding{}}).Write(&out, check.SARIF, "", nil); err != nil || !strings.Contains(out.String(), `"results": []`) {
 		t.Errorf("%v: code hosts want an empty list: %s", err, out.String())
 	}
 }

@@ -68,11 +68,11 @@ func (r *repository) tracked() ([]string, error) {
 
 // staged judges what the next commit would change. The kustomizations beside and above
 // are looked at for what they say of the files; only what is staged is told of.
-func (r *repository) staged(ctx context.Context, j *judge) error {
+func (r *repository) staged(ctx context.Context, s *search) error {
 	if r.git == nil {
 		return errNoRepository()
 	}
-	entries, err := r.entries(j.options.Index)
+	entries, err := r.entries(s.options.Index)
 	if err != nil {
 		return err
 	}
@@ -101,8 +101,8 @@ func (r *repository) staged(ctx context.Context, j *judge) error {
 		hash, ok := all[name]
 		return g.file(name, hash), ok
 	}
-	err = j.files(ctx, files, look, wanted, nil)
-	j.report.Files = len(wanted)
+	err = s.files(ctx, files, look, wanted, nil)
+	s.report.Files = len(wanted)
 	return err
 }
 
@@ -180,7 +180,7 @@ func damaged(err error) error {
 }
 
 // history judges every content that a commit holds, once, as of the first commit.
-func (r *repository) history(ctx context.Context, j *judge) error {
+func (r *repository) history(ctx context.Context, s *search) error {
 	if r.git == nil {
 		return errNoRepository()
 	}
@@ -191,21 +191,21 @@ func (r *repository) history(ctx context.Context, j *judge) error {
 	if err != nil {
 		return err
 	}
-	h := &past{repository: r, judge: j, blobs: &blobs{store: r.git}, trees: map[plumbing.Hash]bool{}, contents: map[plumbing.Hash]bool{}}
+	h := &past{repository: r, search: s, blobs: &blobs{store: r.git}, trees: map[plumbing.Hash]bool{}, contents: map[plumbing.Hash]bool{}}
 	for _, c := range commits {
 		if err := h.commit(ctx, c); err != nil {
 			return err
 		}
 	}
-	j.report.Commits = len(commits)
-	return h.search(ctx)
+	s.report.Commits = len(commits)
+	return h.flush(ctx)
 }
 
 // past is a search of the history.
 type past struct {
 	*repository
 
-	judge    *judge
+	search   *search
 	blobs    *blobs
 	trees    map[plumbing.Hash]bool
 	contents map[plumbing.Hash]bool
@@ -234,11 +234,11 @@ func (h *past) commit(ctx context.Context, c *object.Commit) error {
 	if err != nil || len(h.files) < portion {
 		return err
 	}
-	return h.search(ctx)
+	return h.flush(ctx)
 }
 
-// search searches what was gathered.
-func (h *past) search(ctx context.Context) error {
+// flush searches what was gathered.
+func (h *past) flush(ctx context.Context) error {
 	look := func(from int, name string) (leak.File, bool) {
 		t, err := object.GetTree(h.git, h.roots[from])
 		if err != nil {
@@ -250,7 +250,7 @@ func (h *past) search(ctx context.Context) error {
 		}
 		return h.blobs.file(name, e.Hash), true
 	}
-	err := h.judge.files(ctx, h.files, look, nil, h.first)
+	err := h.search.files(ctx, h.files, look, nil, h.first)
 	h.files, h.roots = nil, nil
 	return err
 }

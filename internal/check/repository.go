@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -139,6 +140,23 @@ func (r *repository) allowList(now time.Time) (leak.AllowList, error) {
 		return leak.AllowList{}, err
 	}
 	return leak.ParseAllowList(content, now)
+}
+
+// remotes are the addresses that Git's own file names for this repository.
+func (r *repository) remotes() []string {
+	if r.git == nil {
+		return nil
+	}
+	c, err := r.git.Config()
+	if err != nil {
+		return nil // it names none that can be read
+	}
+	var all []string
+	for _, remote := range c.Remotes {
+		all = append(all, remote.URLs...)
+	}
+	slices.Sort(all)
+	return all
 }
 
 // read returns the content of a regular file.

@@ -22,30 +22,49 @@ const (
 	ignoreFile = ".gitignore"
 )
 
-// directory judges the files of the working tree: those that Git tracks, and others that
-// it does not ignore.
-func (r *repository) directory(ctx context.Context, j *judge) error {
-	names, err := r.list()
+// listing is what lies below what was named: paths from the root of the repository.
+type listing struct{ names, links []string }
+
+// view is the working tree, as far as it was named.
+type view struct {
+	listing
+
+	state *state
+}
+
+// working reads the working tree: the files that Git tracks, and others that it does not
+// ignore. s is told what is left out; nil: nobody is.
+func (r *repository) working(s *search) (view, error) {
+	found, err := r.list()
 	if err != nil {
-		return err
+		return view{}, err
 	}
 	tracked, err := r.tracked()
-	if err != nil {
-		j.noticef("Git's index cannot be read (%s): files that are tracked and ignored were not searched", fault.From(err).Msg)
+	if err != nil && s != nil {
+		s.report.noticef("Git's index cannot be read (%s): files that are tracked and ignored were not searched", fault.From(err).Msg)
 	}
 	for _, name := range tracked {
 		if r.covers(name) && r.isFile(name) {
-			names = append(names, name)
+			found.names = append(found.names, name)
 		}
 	}
-	slices.Sort(names)
-	names = slices.Compact(names)
-	files := make([]leak.File, len(names))
-	for i, name := range names {
+	slices.Sort(found.names)
+	found.names = slices.Compact(found.names)
+	state, err := r.workingTree(found)
+	return view{found, state}, err
+}
+
+// directory searches the files of the working tree.
+func (r *repository) directory(ctx context.Context, s *search, found view) error {
+	files := make([]leak.File, len(found.names))
+	for i, name := range found.names {
 		files[i] = r.file(name)
 	}
-	look := func(_ int, name string) (leak.File, bool) { return r.file(name), r.isFile(name) }
-	return j.files(ctx, files, look, nil, nil)
+	look := func(_ int, name string) (leak.File, bool) {
+		s.report.uncachable = s.report.uncachable || !r.covers(name)
+		return r.file(name), r.isFile(name)
+	}
+	return s.files(ctx, files, look, nil, nil)
 }
 
 // file is one of the working tree. Its digest is not known before it is read: nothing of it is kept.
@@ -54,10 +73,10 @@ func (r *repository) file(name string) leak.File {
 }
 
 // list returns the files below what was named, without those that are ignored.
-func (r *repository) list() ([]string, error) {
+func (r *repository) list() (listing, error) {
 	w := &walk{repository: r}
 	if r.below != "" && r.isFile(r.below) {
-		return []string{r.below}, nil
+		return listing{names: []string{r.below}}, nil
 	}
 	if r.git != nil {
 		w.learn(path.Join(gitDir, "info", "exclude"), nil)
@@ -72,7 +91,7 @@ func (r *repository) list() ([]string, error) {
 		dir = "."
 	}
 	err := w.visit(dir)
-	return w.files, err
+	return w.found, err
 }
 
 // walk is a way through a directory.
@@ -80,7 +99,7 @@ type walk struct {
 	*repository
 
 	patterns []gitignore.Pattern
-	files    []string
+	found    listing
 }
 
 // learn adds the patterns of a file of ignores, if there is one.
@@ -126,10 +145,12 @@ func (w *walk) visit(dir string) error {
 				return err
 			}
 		case e.Type().IsRegular():
-			if len(w.files) >= maxListed {
+			if len(w.found.names) >= maxListed {
 				return fault.New(fault.Limit, "the directory has more than %d files", maxListed).At(filepath.ToSlash(dir), 0)
 			}
-			w.files = append(w.files, name)
+			w.found.names = append(w.found.names, name)
+		case e.Type() == fs.ModeSymlink:
+			w.found.links = append(w.found.links, name)
 		}
 	}
 	return nil

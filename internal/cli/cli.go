@@ -87,7 +87,7 @@ const more = `
 Every setting shown with a variable, such as [$HOLDFAST_DATA_DIR], can be given
 in the environment as well; the flag wins.
 
-Exit codes: 0 success; 1 "diff" found changes, "check" a secret, "trust check" what
+Exit codes: 0 success; 1 "diff" found changes, "check" something wrong, "trust check" what
 would be refused, or "audit verify" a changed log; 2 anything failed, a wrong command line included.
 `
 

@@ -5,6 +5,7 @@ import (
 	_ "net/http/pprof" //nolint:gosec // on a server of its own, only where the owner of the process asks for it
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -55,6 +56,12 @@ func (o *Controller) bind(s settings) {
 	s.number(&o.Workers, "workers", 0, "`NUMBER` of workers that render at once (default: one for each processor, 2 at most)")
 	o.WorkerMemory = 256 << 20
 	s.value(&o.WorkerMemory, "worker-memory", "how much `MEMORY` one worker may use before it is ended")
+	s.text(&o.Kyverno, "kyverno", "", "`FILE` of the program holdfast-kyverno, which judges by Kyverno's policies (default: the one beside this program)")
+	s.text(&o.AdmissionAddress, "admission-address", "", "`ADDRESS`, such as :9443, at which the API server asks about what others write into namespaces with the label holdfast.dev/admission (default: it does not)")
+	s.text(&o.AdmissionURL, "admission-url", "", "`URL` by which the API server reaches --admission-address, for a controller outside of the cluster")
+	s.flags.StringSliceVar(&o.AdmissionGroups, "admission-exempt-groups", []string{"system:masters"}, "`GROUPS` whose writes are not judged: who may break the glass")
+	s.bind("admission-exempt-groups")
+	s.toggle(&o.NoPolicyReports, "no-policy-reports", "write no PolicyReports (wgpolicyk8s.io), also where the cluster serves their kind")
 	s.toggle(&o.AllowFileURLs, "allow-file-urls", "UNSAFE: let deliveries read repositories on this machine's disk by file:// URLs")
 	s.toggle(&o.AllowLinkLocal, "allow-link-local", "UNSAFE: let Git servers and proxies be at link-local addresses, where clouds keep the credentials of their machines")
 	s.text(&o.LogLevel, "log-level", "info", "`LEVEL`: debug, info, warn or error")
@@ -125,6 +132,10 @@ const controllerExamples = `  # in a cluster, where 'holdfast install' puts it
   # settings in the environment
   HOLDFAST_LOG_LEVEL=debug HOLDFAST_DATA_DIR=/data holdfast controller`
 
+// gcPercent keeps the heap of the controller small; what it costs in processor time is
+// in docs/performance.md. GOGC in the environment takes its place.
+const gcPercent = 50
+
 func newController(p Process) *cobra.Command {
 	var o Controller
 	cmd := &cobra.Command{
@@ -168,6 +179,9 @@ Exit codes: 0 it was asked to end; 2 it cannot start, or go on.`,
 			}
 			if o.PProf != "" {
 				go profile(o.PProf)
+			}
+			if _, chosen := p.Lookup("GOGC"); !chosen {
+				debug.SetGCPercent(gcPercent)
 			}
 			return controller.Run(cmd.Context(), o.Options)
 		},

@@ -43,6 +43,7 @@ func (o *Install) bind(s settings) {
 	s.bind("sealing-key-namespace")
 	s.toggle(&o.Observe, "observe", "look beside Argo CD or Flux, with no right to write as itself")
 	s.toggle(&o.Takeover, "takeover", "look beside Argo CD or Flux, and deliver what 'holdfast takeover' takes over")
+	s.toggle(&o.Admission, "admission", "have the API server ask Holdfast about what others write into namespaces with the label holdfast.dev/admission")
 	s.toggle(&o.Permissive, "permissive", "UNSAFE: give Holdfast's own account cluster-admin, for deliveries that name no account")
 	s.toggle(&o.ReplaceCRDs, "replace-crds", "replace definitions that somebody else has installed")
 	s.toggle(&o.BesidePeers, "beside-peers", "install a Holdfast that delivers, although Argo CD or Flux runs")

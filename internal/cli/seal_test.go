@@ -73,7 +73,7 @@ func opened(t *testing.T, key *sealed.Key, document []byte, name string) string 
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := k.Unseal(o)
+	s, err := k.Unseal(o, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -126,8 +126,8 @@ func contentOf(u *unstructured.Unstructured, r own.Ref) (own.Content, error) {
 	return content, nil
 }
 
-// judge judges deliveries as the controller would.
-type judge struct {
+// trustJudge judges deliveries as the controller would.
+type trustJudge struct {
 	*TrustCheck
 
 	config   *rest.Config
@@ -141,11 +141,11 @@ type judge struct {
 	closers  []func()
 }
 
-func (o *TrustCheck) newJudge(ctx context.Context, cfg *rest.Config, policies []own.Compiled) (*judge, error) {
+func (o *TrustCheck) newJudge(ctx context.Context, cfg *rest.Config, policies []own.Compiled) (*trustJudge, error) {
 	log := slog.New(slog.DiscardHandler)
 	renderer, closeRenderer := newRenderer()
 	pool := worker.NewPool(worker.Options{Size: 1})
-	j := &judge{
+	j := &trustJudge{
 		TrustCheck: o, config: cfg, policies: policies, renderer: renderer, leaks: leak.New(pool),
 		closers: []func(){closeRenderer, pool.Close},
 		commits: commit.New(commit.Options{Clock: time.Now, Log: log}),
@@ -164,7 +164,7 @@ func (o *TrustCheck) newJudge(ctx context.Context, cfg *rest.Config, policies []
 	return j, nil
 }
 
-func (j *judge) close() {
+func (j *trustJudge) close() {
 	for _, end := range j.closers {
 		end()
 	}
@@ -172,7 +172,7 @@ func (j *judge) close() {
 
 // delivery says what each policy says about a delivery. What fails is a finding: the
 // others are judged all the same.
-func (j *judge) delivery(ctx context.Context, u *unstructured.Unstructured) []finding {
+func (j *trustJudge) delivery(ctx context.Context, u *unstructured.Unstructured) []finding {
 	all, err := j.findings(ctx, u)
 	if err == nil {
 		return all
@@ -181,7 +181,7 @@ func (j *judge) delivery(ctx context.Context, u *unstructured.Unstructured) []fi
 	return append(all, finding{Delivery: operate.Name(u), Outcome: unjudged, Message: fault.From(err).On("").Error()})
 }
 
-func (j *judge) findings(ctx context.Context, u *unstructured.Unstructured) ([]finding, error) {
+func (j *trustJudge) findings(ctx context.Context, u *unstructured.Unstructured) ([]finding, error) {
 	asked, err := live(u)
 	if err == nil {
 		known := j.Diff
@@ -237,7 +237,7 @@ func subjectOf(asked requested) trust.Subject {
 
 // spec fetches the source of a delivery, or reads it from a checkout, and
 // translates it.
-func (j *judge) spec(ctx context.Context, asked requested, repository string) (delivery.Spec, error) {
+func (j *trustJudge) spec(ctx context.Context, asked requested, repository string) (delivery.Spec, error) {
 	var specs []delivery.Spec
 	var err error
 	if j.Source == "" {
@@ -259,7 +259,7 @@ func (j *judge) spec(ctx context.Context, asked requested, repository string) (d
 
 // checkout reads the directory that stands for a repository: what is committed, if
 // it is a checkout of Git.
-func (j *judge) checkout(ctx context.Context, repository string) (source.Revision, error) {
+func (j *trustJudge) checkout(ctx context.Context, repository string) (source.Revision, error) {
 	dir, err := filepath.Abs(j.Source)
 	if err != nil {
 		return source.Revision{}, fault.New(fault.Invalid, "cannot find %s", j.Source).Because(err)
@@ -275,7 +275,7 @@ func (j *judge) checkout(ctx context.Context, repository string) (source.Revisio
 }
 
 // policy says what one policy says about a delivery.
-func (j *judge) policy(ctx context.Context, p trust.Policy, spec delivery.Spec, of finding) ([]finding, error) {
+func (j *trustJudge) policy(ctx context.Context, p trust.Policy, spec delivery.Spec, of finding) ([]finding, error) {
 	refused := policy.Fail
 	if p.Audit {
 		refused = policy.Audit
@@ -307,7 +307,7 @@ func (j *judge) policy(ctx context.Context, p trust.Policy, spec delivery.Spec, 
 }
 
 // plaintextOf judges the secrets that nobody sealed in what the delivery reads.
-func (j *judge) plaintextOf(ctx context.Context, p trust.Policy, spec delivery.Spec, of finding) ([]finding, error) {
+func (j *trustJudge) plaintextOf(ctx context.Context, p trust.Policy, spec delivery.Spec, of finding) ([]finding, error) {
 	p.Commits, p.Images = nil, nil
 	spec.Trust = trust.NewDemands(p)
 	verdicts, err := delivery.JudgePlaintext(ctx, j.leaks, j.renderer, spec, time.Now())
@@ -321,7 +321,7 @@ func (j *judge) plaintextOf(ctx context.Context, p trust.Policy, spec delivery.S
 }
 
 // commitsOf judges the commits as if the policy were enforced.
-func (j *judge) commitsOf(ctx context.Context, p trust.Policy, revision source.Revision, of finding, refused string) (finding, error) {
+func (j *trustJudge) commitsOf(ctx context.Context, p trust.Policy, revision source.Revision, of finding, refused string) (finding, error) {
 	of.Rule = "commits"
 	if revision.History == nil {
 		return of, fault.New(fault.Invalid, "the source has no commits").WithHint("give a checkout of Git with --source")
@@ -354,7 +354,7 @@ func proven(e trust.Evidence) string {
 }
 
 // imagesOf judges the images that the delivery would run.
-func (j *judge) imagesOf(ctx context.Context, p trust.Policy, spec delivery.Spec, of finding) ([]finding, error) {
+func (j *trustJudge) imagesOf(ctx context.Context, p trust.Policy, spec delivery.Spec, of finding) ([]finding, error) {
 	composed, err := delivery.Compose(ctx, j.renderer, spec, j.kinds())
 	if err != nil {
 		return nil, err
@@ -382,7 +382,7 @@ func (j *judge) imagesOf(ctx context.Context, p trust.Policy, spec delivery.Spec
 	return all, nil
 }
 
-func (j *judge) kinds() schema.Kinds { return j.engine.Cluster.Kinds() }
+func (j *trustJudge) kinds() schema.Kinds { return j.engine.Cluster.Kinds() }
 
 // desired are the objects of a plan.
 func desired(composed plan.Plan) ([]object.Object, error) {

@@ -23,6 +23,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	api "github.com/holdfastcd/holdfast/api/holdfast/v1alpha1"
 	"github.com/holdfastcd/holdfast/internal/audit"
 	"github.com/holdfastcd/holdfast/internal/audit/remote"
 	"github.com/holdfastcd/holdfast/internal/cluster"
@@ -32,7 +33,9 @@ import (
 	"github.com/holdfastcd/holdfast/internal/dialect/flux"
 	"github.com/holdfastcd/holdfast/internal/dialect/own"
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/policy/judge"
 	"github.com/holdfastcd/holdfast/internal/render"
+	"github.com/holdfastcd/holdfast/internal/schema/defaults"
 	"github.com/holdfastcd/holdfast/internal/secret/leak"
 	"github.com/holdfastcd/holdfast/internal/secret/sealed"
 	"github.com/holdfastcd/holdfast/internal/server"
@@ -83,6 +86,17 @@ type Options struct {
 	// taken over from a peer that runs beside.
 	Observe bool
 
+	// Kyverno is the program that judges by Kyverno's policies; empty: the one beside this
+	// program, if it is there.
+	Kyverno string
+	// AdmissionAddress is where the API server asks about what others write, with TLS;
+	// empty: it does not. AdmissionURL is that address as the API server knows it, where
+	// Holdfast runs outside of the cluster. AdmissionGroups may write whatever they like.
+	AdmissionAddress, AdmissionURL string
+	AdmissionGroups                []string
+	// NoPolicyReports writes no PolicyReports, where the cluster serves their kind.
+	NoPolicyReports bool
+
 	Concurrency       int   // deliveries of one kind that are worked on at once
 	Workers           int   // that render at once; 0: the pool's default
 	WorkerMemoryBytes int64 // of one worker; 0: the pool's default
@@ -96,6 +110,8 @@ type process struct {
 	workers *worker.Pool
 	patient *worker.Pool // for what takes long
 	leaks   *worker.Pool // for searches for secrets, whose rules take memory
+	judges  *worker.Pool // for policies, which are kept compiled
+	kyverno *worker.Pool // for those of Kyverno's; nil: its program is not here
 	git     *git.Store
 	hub     *source.Hub
 	cluster *cluster.Cluster
@@ -107,6 +123,11 @@ type process struct {
 	writes   *writes.Memory
 	manager  ctrl.Manager
 	own      *own.Own
+	sets     *own.PolicySets
+	gate     *gate // nil: nobody asks about what others write
+	reports  *own.Reports
+	judge    *judge.Judge
+	commits  *commit.Verifier
 	sealing  *sealed.Keys
 	flux     *flux.Flux
 	argo     *argo.Argo
@@ -154,6 +175,7 @@ func (p *process) openData() (err error) {
 	p.workers = worker.NewPool(worker.Options{Size: p.Workers, MemoryLimit: p.WorkerMemoryBytes, Deadline: quickRender})
 	p.patient = worker.NewPool(worker.Options{Size: 1, MemoryLimit: p.WorkerMemoryBytes, Deadline: longRender})
 	p.leaks = worker.NewPool(worker.Options{Size: 1, MemoryLimit: p.WorkerMemoryBytes, Deadline: longRender, IdleAfter: leaksIdle})
+	p.openJudge()
 	p.git, err = git.New(p.store.Git(), git.Options{
 		AllowFile: p.AllowFileURLs, AllowLinkLocal: p.AllowLinkLocal, Proxy: http.ProxyFromEnvironment,
 		MaxBytes: limit - limit/printsShare,
@@ -204,10 +226,13 @@ func (p *process) manage() (err error) {
 		Observed: p.observed.note,
 		Peers:    &dialect.Peers{},
 	}
-	if p.own, err = own.Setup(p.manager, env, own.Options{Changed: p.askAll, Record: engine.Record, Alive: p.alive}); err != nil {
+	if p.own, err = own.Setup(p.manager, env, own.Options{Changed: p.trustChanged, Record: engine.Record, Alive: p.alive}); err != nil {
 		return err
 	}
 	env.Trust = p.own.Demands
+	if err := p.openPolicies(env); err != nil {
+		return err
+	}
 	router := dialect.Router{}
 	if env.Decryption, err = p.decryption(router); err != nil {
 		return err
@@ -215,6 +240,7 @@ func (p *process) manage() (err error) {
 	if p.flux, err = flux.Setup(p.manager, env, router); err != nil {
 		return err
 	}
+	p.flux.OnOffer(p.sets.Offered)
 	if p.argo, err = argo.Setup(p.manager, env, router); err != nil {
 		return err
 	}
@@ -222,12 +248,13 @@ func (p *process) manage() (err error) {
 		p.flux.Artifacts.BaseURL = p.ArtifactURL
 	}
 	engine.OnEvent(router.Notify)
-	return nil
+	return p.openAdmission(engine)
 }
 
 // engine makes the engine with all that it is joined from.
 func (p *process) engine() *delivery.Engine {
 	p.renders = &renderings{}
+	p.commits = commit.New(commit.Options{Clock: time.Now, Log: p.Log})
 	fair := render.NewFair(p.renders.of(render.New(p.workers)), p.renders.of(render.New(p.patient)))
 	cache := render.NewCache(fair.In, renderCacheBytes)
 	engine := delivery.New(delivery.Options{
@@ -238,13 +265,18 @@ func (p *process) engine() *delivery.Engine {
 		Clock:    time.Now,
 		Log:      p.Log,
 		Alive:    p.alive,
-		Commits:  commit.New(commit.Options{Clock: time.Now, Log: p.Log}),
+		Commits:  p.commits,
 		Images:   image.New(image.Options{Clock: time.Now, Log: p.Log, AllowLinkLocal: p.AllowLinkLocal}),
 		Judged:   p.judged,
 		Audit:    p.audit,
 		Editors:  p.editors(),
 		Unsealer: p.sealing,
 		Leaks:    leak.New(p.leaks),
+		Policies: p.judge,
+		Complete: defaults.Complete,
+		Ruled:    p.ruled,
+
+		NamespaceLabels: func(name string) map[string]string { return p.sets.NamespaceLabels(name) },
 	})
 	if p.writes != nil {
 		p.writes.OnNote(engine.Named)
@@ -255,6 +287,9 @@ func (p *process) engine() *delivery.Engine {
 // alive reports whether a delivery, named as marks name it, still exists.
 func (p *process) alive(owner string) bool {
 	parts := strings.Split(owner, "/")
+	if parts[0] == api.PolicySetKind {
+		return p.sets.Exists(parts[len(parts)-1])
+	}
 	if len(parts) == 3 && parts[0] == argo.Kind {
 		// The cache answers; nothing here waits.
 		return p.argo.Alive(context.Background(), parts[1], parts[2])
@@ -279,7 +314,7 @@ func (p *process) serve() error {
 		APIAudit:   p.apiAudit(),
 		Sealing:    p.sealing,
 		Observed:   p.observed,
-		Refreshers: []server.Refresher{staleness{p.hub}, p.flux, p.argo},
+		Refreshers: []server.Refresher{staleness{p.hub}, p.flux, p.argo, p.sets},
 		Secrets:    webhookSecrets(p.manager.GetAPIReader(), p.ArgoNamespace),
 		Metrics:    prometheus.Gatherers{metrics.Registry, own},
 		Ready:      p.ready.err,
@@ -304,8 +339,12 @@ func (p *process) run(ctx context.Context) error {
 		if err := p.own.Start(ctx); err != nil {
 			return err
 		}
+		if err := p.sets.Start(ctx); err != nil {
+			return err
+		}
 		return p.manager.Start(ctx)
 	})
+	g.Go(func() error { return p.reports.Run(ctx) })
 	g.Go(func() error {
 		if p.manager.GetCache().WaitForCacheSync(ctx) {
 			p.ready.set()
@@ -314,6 +353,7 @@ func (p *process) run(ctx context.Context) error {
 		}
 		return nil
 	})
+	g.Go(func() error { return p.guard(ctx) })
 	return g.Wait()
 }
 
@@ -329,6 +369,10 @@ func (p *process) close() {
 		p.workers.Close()
 		p.patient.Close()
 		p.leaks.Close()
+		p.judges.Close()
+		if p.kyverno != nil {
+			p.kyverno.Close()
+		}
 	}
 	if p.git != nil {
 		if err := p.git.Close(); err != nil {

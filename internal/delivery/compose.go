@@ -23,8 +23,10 @@ type composed struct {
 	images  []string     // that the desired objects run
 	// admission is what was found about the images; nil where nothing asks.
 	admission *admission
-	runs      map[object.ID][]string // the images of each object, as applied
-	opened    bool                   // something was sealed
+	// ruling is what policies said of the objects; nil where no set selects the delivery.
+	ruling *ruling
+	runs   map[object.ID][]string // the images of each object, as applied
+	opened bool                   // something was sealed
 }
 
 // stages are what the way from a revision to what will be sent needs of others.
@@ -39,11 +41,14 @@ type stages struct {
 	mayDeliver func(ctx context.Context, id object.ID) error
 	// plain judges what stands open in what was read; nil: nobody asks.
 	plain func(context.Context, render.Result) error
+	// judge has policies judge; nil: no set selects the delivery.
+	judge jury
 	mask  *secret.Mask // takes in the secret values
 }
 
 // compose goes the way from a verified revision to what will be sent: rendered,
-// opened, variables replaced, placed, admitted, images examined and pinned, completed.
+// opened, variables replaced, placed, admitted, images examined and pinned, judged by
+// policies, completed. That a policy forbids it is no error here, see [state.abide].
 // Errors are *fault.Error of these stages, and hold no value that was opened; those of
 // source alone, which the cluster has no part in, come as *flaw.
 func (s Spec) compose(ctx context.Context, v trust.Verified, by stages) (composed, error) {
@@ -86,9 +91,14 @@ func (s Spec) composeAll(ctx context.Context, v trust.Verified, by stages) (comp
 	if err != nil {
 		return composed{}, err
 	}
+	// Before images are pinned: CI, which asks no registry, sees them as they are written.
+	found, err := by.ruling(ctx, admitted.Objects(), kinds, sealed)
+	if err != nil {
+		return composed{}, err
+	}
 	admitted = evidence.pin(admitted, v.Demands())
 	made := composed{
-		trace: rendered.Trace, asked: rendered.Asked, images: object.Images(placed), admission: evidence,
+		trace: rendered.Trace, asked: rendered.Asked, images: object.Images(placed), admission: evidence, ruling: found,
 		runs: runs(admitted.Objects(), v.Demands()), opened: opened,
 	}
 	made.desired, err = s.complete(admitted, kinds, by.digest)
@@ -128,7 +138,7 @@ func (s Spec) source(ctx context.Context, by stages, t tree.Tree) (render.Result
 		return rendered, err
 	}
 	for _, v := range rendered.Opened { // by a rendering before, whose result was kept
-		by.mask.Add(string(v.Reveal()))
+		by.mask.AddSealed(string(v.Reveal()))
 	}
 	if err := s.open(ctx, rendered.Objects, by.mask); err != nil {
 		return rendered, err

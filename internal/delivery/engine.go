@@ -57,6 +57,14 @@ type Options struct {
 	Leaks Leaks
 	// Unsealer opens SealedSecrets; nil: they are applied as they are.
 	Unsealer secret.Unsealer
+	// Policies judge objects by policies; nil: whatever a set selects is refused.
+	Policies Policies
+	// Complete fills in, for policies, what the API server would; nil: nothing is.
+	Complete func(map[string]any)
+	// NamespaceLabels are those of a namespace of the cluster, for policies; nil: nobody knows.
+	NamespaceLabels func(namespace string) map[string]string
+	// Ruled is told what policies say of a delivery, when that changes; nil: nobody is.
+	Ruled func(ID, Ruling)
 }
 
 // Engine delivers specs to one cluster. One pass is one call of [Engine.Deliver]:
@@ -75,6 +83,7 @@ type Engine struct {
 	awaiting map[ID]bool
 	expected map[object.ID]map[ID]struct{} // who waits for a Secret that is missing
 	notify   func(ID)
+	version  string // of the cluster, as policies have it; "" while nobody asked
 }
 
 // New returns an engine; it reads the cluster's events from now on.
@@ -141,11 +150,13 @@ func (e *Engine) unstick() {
 func (e *Engine) Deliver(ctx context.Context, spec Spec) Report {
 	st := e.state(spec.ID)
 	defer st.pass()()
+	e.writes(st, spec.Account.User)
 	e.identify(ctx, spec, st)
 	report := e.deliver(ctx, spec, st)
 	report.Alerts, st.alerts = st.alerts, nil
 	report = discreet(report, st.mask)
 	e.judged(spec, st, report)
+	e.ruled(spec, st, report)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if report.Err != nil {
@@ -162,6 +173,7 @@ func (e *Engine) deliver(ctx context.Context, spec Spec, st *state) Report {
 	}
 	p, err := e.plan(ctx, spec, st)
 	if err != nil {
+		e.tellUnopened(ctx, spec, st, err)
 		return e.refuse(spec, st, err)
 	}
 	if conflict := p.Conflict(); conflict != nil {
@@ -314,7 +326,7 @@ func (e *Engine) desire(ctx context.Context, spec Spec, st *state, bodies bool) 
 	if err != nil {
 		return nil, err
 	}
-	if !bodies && e.Unchanged(spec) && st.plaintext.stands(spec, e.Clock()) {
+	if !bodies && e.Unchanged(spec) && st.plaintext.stands(spec, e.Clock()) && e.stands(spec, st) {
 		return st.desired, nil
 	}
 	key, now := e.failureKey(spec), e.Clock()
@@ -329,6 +341,9 @@ func (e *Engine) desire(ctx context.Context, spec Spec, st *state, bodies bool) 
 		return nil, err
 	}
 	st.failed = nil
+	if err := st.abide(made.ruling, made.desired); err != nil {
+		return nil, err
+	}
 	st.admit(made.admission)
 	st.key, st.trace, st.images, st.desired, st.runs = e.key(spec), made.trace, made.images, bodiless(made.desired), made.runs
 	st.asked, st.answers = made.asked, made.asked.Answers(spec.Render.Capabilities)
@@ -342,7 +357,8 @@ func (e *Engine) compose(ctx context.Context, spec Spec, st *state, v trust.Veri
 	known := e.Cluster.Kinds()
 	by := stages{
 		render: e.Renderer(spec.ID), served: known, examine: e.examine(spec, st), digest: e.Digest,
-		unsealer: e.Unsealer, mayDeliver: e.mayDeliver(spec.Account), plain: e.plain(spec, st), mask: st.mask,
+		unsealer: e.Unsealer, mayDeliver: e.mayDeliver(spec.Account), plain: e.plain(spec, st),
+		judge: e.jury(spec, st), mask: st.mask,
 	}
 	made, err := spec.compose(ctx, v, by)
 	if _, lies := errors.AsType[*flaw](err); lies || fault.KindOf(err) != fault.NotFound {

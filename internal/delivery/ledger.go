@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/holdfastcd/holdfast/internal/apply"
 	"github.com/holdfastcd/holdfast/internal/audit"
@@ -136,7 +137,8 @@ func unrecorded(err error) error {
 	if hint == "" {
 		hint = "see to what the audit log lies on: its volume, or its bucket and database"
 	}
-	return fault.New(kind, "nothing is applied, because the audit log cannot be written: %s", cause.Msg).
+	why := strings.TrimPrefix(cause.Msg, errUnlogged.Error()+": ")
+	return fault.New(kind, "nothing is applied, because %s: %s", errUnlogged, why).
 		WithHint("%s", hint).Because(errUnlogged)
 }
 
@@ -281,17 +283,21 @@ func settledKey(spec Spec, st *state) string {
 func (e *Engine) refuse(spec Spec, st *state, err error) Report {
 	err = st.mask.Error(err)
 	report := e.refused(spec, err)
-	report.Untrusted = isUntrusted(err)
+	report.Untrusted, report.Violates = isUntrusted(err), isViolation(err)
 	if errors.Is(err, render.ErrTurn) || errors.Is(err, errUnlogged) || report.Err.Kind == fault.Waiting {
 		return report // it passes
 	}
-	key := fmt.Sprintf("%s %s %s", spec.Revision.Commit, spec.Trust.Version, report.Err.Kind)
+	key := fmt.Sprintf("%s %s %s %s", spec.Revision.Commit, spec.Trust.Version, spec.Policies.Version, report.Err.Kind)
 	if report.Err.Kind.Terminal() { // others may word the same trouble in many ways
 		key += " " + report.Err.Error()
 	}
-	if report.Untrusted && st.alarmed != key {
+	if (report.Untrusted || report.Violates) && st.alarmed != key {
 		st.alarmed = key
-		st.alerts = append(st.alerts, Alert{AlertRefused, report.Err.Error()})
+		reason := AlertRefused
+		if report.Violates {
+			reason = AlertViolation
+		}
+		st.alerts = append(st.alerts, Alert{reason, report.Err.Error()})
 	}
 	if spec.Observe || st.refusal == key {
 		return report
@@ -300,6 +306,9 @@ func (e *Engine) refuse(spec Spec, st *state, err error) Report {
 	entry := e.entry(spec, st, audit.Refuse)
 	entry.Reason = report.Err.Error()
 	entry.Commits = st.commits()
+	if report.Violates {
+		entry.Verdicts = st.offence.rulings(true, nil)
+	}
 	e.later(st, entry, nil)
 	return report
 }
@@ -393,7 +402,7 @@ func (st *state) verdicts(d trust.Demands) []audit.Verdict {
 			Rule: "trust/" + v.Policy + "/" + v.Rule, Outcome: v.Outcome, Object: v.Image, Message: v.Message,
 		})
 	}
-	return list
+	return append(list, st.ruling.rulings(false, st.desired)...)
 }
 
 func countOps(p plan.Plan) map[string]int {

@@ -168,7 +168,9 @@ func (w *world) pass() delivery.Report {
 // until does a pass for each event until a report is as wanted.
 func (w *world) until(what string, wanted func(delivery.Report) bool) delivery.Report {
 	w.t.Helper()
-	timeout := time.After(40 * time.Second)
+	// The collector of garbage looks for new kinds every 30 s, and what is deleted in the
+	// foreground waits for it.
+	timeout := time.After(2 * time.Minute)
 	for {
 		r := w.pass()
 		if wanted(r) {

@@ -30,7 +30,7 @@ func (e *Engine) regard(ctx context.Context, spec Spec, st *state) Report {
 	}
 	r := Report{
 		Inventory: spec.Inventory, Observed: true, RetryAfter: st.again,
-		Held: p.Held, HeldDigest: p.HeldDigest, Images: st.images, Unproven: st.unproven(),
+		Held: p.Held, HeldDigest: p.HeldDigest, Images: st.images, Unproven: st.unproven(), Warned: st.warned(),
 	}
 	for _, a := range p.Actions() {
 		r.Objects = append(r.Objects, e.foretell(spec, a, st.seen[a.ID]))

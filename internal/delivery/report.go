@@ -39,7 +39,7 @@ const retryTurn = 5 * time.Second
 
 // report tells what came of an executed plan.
 func (e *Engine) report(spec Spec, st *state, p plan.Plan, res apply.Result) Report {
-	r := Report{Held: p.Held, HeldDigest: p.HeldDigest, Images: st.images, Unproven: st.unproven()}
+	r := Report{Held: p.Held, HeldDigest: p.HeldDigest, Images: st.images, Unproven: st.unproven(), Warned: st.warned()}
 	now := e.Clock()
 	r.Objects = make([]Object, 0, len(res.Objects))
 	for _, o := range res.Objects {

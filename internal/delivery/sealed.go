@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -43,6 +44,7 @@ func (by stages) unseal(ctx context.Context, objects []object.Object, rules poli
 		return objects, d, nil
 	}
 	d.elsewhere = by.unsealer.Elsewhere()
+	turn := turns(ctx)
 	for i := range objects {
 		id := objects[i].ID()
 		if !id.IsSealedSecret() || d.elsewhere != "" {
@@ -51,9 +53,10 @@ func (by stages) unseal(ctx context.Context, objects []object.Object, rules poli
 		if err := by.permits(ctx, secretOf(id), rules); err != nil {
 			return nil, d, fault.From(err).At(objects[i].Origin.File, objects[i].Origin.Line)
 		}
-		opened, err := by.unsealer.Unseal(&objects[i].Unstructured)
+		opened, err := by.unsealer.Unseal(&objects[i].Unstructured, turn)
 		if err != nil {
-			return nil, d, &flaw{fault.From(err).On(id.String()).At(objects[i].Origin.File, objects[i].Origin.Line)}
+			f := fault.From(err)
+			return nil, d, &flaw{f.On(id.String()).At(objects[i].Origin.File, objects[i].Origin.Line).Because(&unopened{id, f.Cause})}
 		}
 		made := object.Object{Unstructured: *opened, Origin: objects[i].Origin}
 		d.owners[made.ID()] = id
@@ -61,6 +64,37 @@ func (by stages) unseal(ctx context.Context, objects []object.Object, rules poli
 	}
 	return objects, d, nil
 }
+
+// maxTurns is how many operations with private keys one pass may take: half a minute of
+// them. What was opened is remembered, and takes none.
+const maxTurns = 5000
+
+// turns bounds the operations with private keys of a pass.
+func turns(ctx context.Context) func() error {
+	left := maxTurns
+	return func() error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if left--; left < 0 {
+			return fault.New(fault.Limit, "the SealedSecrets of the delivery take more than %d operations with sealing keys", maxTurns).
+				WithHint("spread them over several deliveries, or remove sealing keys that nothing needs")
+		}
+		return nil
+	}
+}
+
+// unopened is the cause of an error by which a SealedSecret was not opened.
+type unopened struct {
+	id    object.ID
+	cause error
+}
+
+// Error implements error; what went wrong is in the error that it is the cause of.
+func (u *unopened) Error() string { return "not opened" }
+
+// Unwrap returns what lies behind it.
+func (u *unopened) Unwrap() error { return u.cause }
 
 // permits fails if a Secret that is to be made may not be delivered.
 func (by stages) permits(ctx context.Context, id object.ID, rules policy.Rules) error {
@@ -208,7 +242,7 @@ func (e *Engine) tellSealed(ctx context.Context, spec Spec, res apply.Result) {
 		if o.Outcome == apply.Unchanged && owner.Outcome == apply.Unchanged && e.saysSynced(spec, owner.Action) {
 			continue
 		}
-		if err := e.setSynced(ctx, owner.Action); err != nil {
+		if err := e.setSynced(ctx, owner.Action, map[string]any{"status": "True"}); err != nil {
 			warned := *owner.Action.Desired
 			warned.Warnings = append(slices.Clip(warned.Warnings), "status: not written: "+fault.From(err).Msg)
 			owner.Action.Desired = &warned
@@ -228,19 +262,33 @@ func (e *Engine) saysSynced(spec Spec, a plan.Action) bool {
 	return verdict == nil || verdict.Status == health.Healthy
 }
 
+// tellUnopened writes into the status of a SealedSecret that the delivery holds that its
+// new state could not be opened, if err says so and the status does not.
+func (e *Engine) tellUnopened(ctx context.Context, spec Spec, st *state, err error) {
+	u, ok := errors.AsType[*unopened](err)
+	if !ok || !slices.ContainsFunc(spec.Inventory, func(held Entry) bool { return held.ID == u.id }) {
+		return
+	}
+	kind, ok := e.Cluster.LookupGroupKind(u.id.GroupKind())
+	if verdict := e.healthOf(spec, kind, u.id); !ok || verdict != nil && verdict.Status == health.Degraded {
+		return
+	}
+	message := st.mask.Text(fault.From(err).Msg)
+	// The delivery is refused either way, and says why.
+	_ = e.setSynced(ctx, plan.Action{ID: u.id, Kind: kind}, map[string]any{"status": "False", "reason": "UnsealError", "message": message})
+}
+
 // setSynced writes the status that the Sealed Secrets controller writes when it has made
-// the Secret (github.com/bitnami/sealed-secrets, pkg/controller).
-func (e *Engine) setSynced(ctx context.Context, a plan.Action) error {
+// the Secret, or could not (github.com/bitnami/sealed-secrets, pkg/controller).
+func (e *Engine) setSynced(ctx context.Context, a plan.Action, condition map[string]any) error {
 	record, ok := e.Cluster.Look(a.Kind, a.ID)
 	if !ok {
 		return nil // its end is an event
 	}
 	now := e.Clock().UTC().Format(time.RFC3339)
+	condition["type"], condition["lastUpdateTime"], condition["lastTransitionTime"] = "Synced", now, now
 	return e.Cluster.As(cluster.Account{}).SetStatus(ctx, a.Kind, a.ID, map[string]any{
-		"observedGeneration": record.Generation,
-		"conditions": []any{map[string]any{
-			"type": "Synced", "status": "True", "lastUpdateTime": now, "lastTransitionTime": now,
-		}},
+		"observedGeneration": record.Generation, "conditions": []any{condition},
 	}, statusManager)
 }
 

@@ -110,6 +110,22 @@ func TestSealingKeys(t *testing.T) {
 	if owner := w.harness.Await(t, sealedSecrets, w.ns, "a", "to be there", harness.Exists); ownerOf(made).UID != owner.GetUID() {
 		t.Errorf("owners: %+v", made.GetOwnerReferences())
 	}
+	good := string(text)
+	synced := func(want string) harness.Condition {
+		return func(o *unstructured.Unstructured) bool {
+			all, _, _ := unstructured.NestedSlice(o.Object, "status", "conditions")
+			return len(all) == 1 && all[0].(map[string]any)["status"] == want && !strings.Contains(fmt.Sprint(all), word)
+		}
+	}
+	values, _, _ := unstructured.NestedStringMap(o.Object, "spec", "encryptedData")
+	w.commit(strings.Replace(good, values["key"], "AAAA"+values["key"][4:], 1))
+	if r := w.pass(); r.Err == nil {
+		t.Error("a damaged value was opened")
+	}
+	w.harness.Await(t, sealedSecrets, w.ns, "a", "to say that it is not opened", synced("False"))
+	w.value("a", word)
+	w.delivered(good)
+	w.harness.Await(t, sealedSecrets, w.ns, "a", "to say that it is opened", synced("True"))
 	o.SetName("b") // sealed for another name
 	if text, err = json.Marshal(o.Object); err != nil {
 		t.Fatal(err)

@@ -91,7 +91,7 @@ func openValues(ctx context.Context, o *object.Object, opener secret.Opener, mas
 				continue
 			}
 			for _, v := range opened.Values {
-				mask.Add(string(v.Reveal()))
+				mask.AddSealed(string(v.Reveal()))
 			}
 			values[key] = string(opened.Content.Reveal())
 			if field == "data" {
@@ -174,7 +174,7 @@ func discreet(r Report, mask *secret.Mask) Report {
 	}
 	r.Err = mask.Fault(r.Err)
 	r.Health.Message = mask.Text(r.Health.Message)
-	r.Unproven = mask.Texts(r.Unproven)
+	r.Unproven, r.Warned = mask.Texts(r.Unproven), mask.Texts(r.Warned)
 	for i := range r.Alerts {
 		r.Alerts[i].Message = mask.Text(r.Alerts[i].Message)
 	}

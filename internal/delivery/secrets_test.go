@@ -66,7 +66,7 @@ type unsealer struct {
 }
 
 // Unseal implements secret.Unsealer.
-func (u *unsealer) Unseal(o *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+func (u *unsealer) Unseal(o *unstructured.Unstructured, _ func() error) (*unstructured.Unstructured, error) {
 	values, _, _ := unstructured.NestedStringMap(o.Object, "spec", "encryptedData")
 	data := map[string]any{}
 	for key, v := range values {

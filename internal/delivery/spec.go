@@ -82,6 +82,10 @@ type Spec struct {
 	UID string
 	// Trust is what must be proven of the revision and of its images.
 	Trust trust.Demands
+	// Policies are the sets that judge the objects, and Labels those of the resource that
+	// asks for the delivery, for them.
+	Policies policy.Sets
+	Labels   map[string]string
 	// Strict removes from delivered objects what others added to them, as a policy among
 	// Trust may demand, too.
 	Strict bool
@@ -278,6 +282,10 @@ type Report struct {
 	Untrusted bool
 	// Unproven are the demands that did not hold of policies which only audit.
 	Unproven []string
+	// Violates: Err is that policies forbid the revision.
+	Violates bool
+	// Warned is what policies only tell; bounded.
+	Warned []string
 	// Alerts are what came up in this pass and is to be told once.
 	Alerts []Alert
 }

@@ -41,6 +41,10 @@ type state struct {
 	alarmed   string                 // what was last told as refused
 	judged    *string                // which policies were last told to refuse it; nil: none was
 	alerts    []Alert                // to be told with the report of this pass
+	ruling    *ruling                // what policies said of desired
+	offence   *ruling                // what they said of what was refused last; nil: nothing is
+	told      *ruling                // which of them was told last
+	toldOnce  bool                   // one of them was
 
 	prints  map[object.ID]cluster.Fingerprint
 	fights  map[object.ID]*fight
@@ -56,6 +60,7 @@ type state struct {
 
 	expects map[object.ID]struct{} // those whose events are routed here; guarded by the engine's lock
 	claims  map[object.ID]struct{} // guarded by the engine's lock
+	writer  *string                // in whose name it is applied; nil: not known yet; guarded by the engine's lock
 	strays  map[object.ID]bool     // objects with our marks; guarded by the engine's lock
 }
 
@@ -116,12 +121,20 @@ func (e *Engine) digestOf(request render.Request, s Spec, more ...string) [32]by
 	request.Keys = s.opener().ID()
 	b, err := json.Marshal([]any{
 		request, s.Substitute, s.Ignore, s.Namespace, s.CreateNamespace, s.NamespaceLabels, s.NamespaceAnnotations,
-		s.Profile.FieldManager, s.Profile.Marks, s.Profile.WaveKeys, s.Rules.Version, s.Trust.Version, more,
+		s.Profile.FieldManager, s.Profile.Marks, s.Profile.WaveKeys, s.Rules.Version, s.Trust.Version, s.policies(), more,
 	})
 	if err != nil {
 		return [32]byte{}
 	}
 	return e.Digest(b)
+}
+
+// policies identifies the sets that judge, and the delivery as they know it.
+func (s Spec) policies() any {
+	if len(s.Policies.List) == 0 {
+		return nil
+	}
+	return []any{s.Policies.Version, s.context()}
 }
 
 // failure remembers that a source cannot be delivered as it is.

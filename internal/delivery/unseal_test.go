@@ -28,7 +28,7 @@ func (r rendering) Render(context.Context, render.Request, tree.Tree) (render.Re
 // telling opens SealedSecrets whose template answers a question about the value by failing.
 type telling struct{ opened int }
 
-func (u *telling) Unseal(*unstructured.Unstructured) (*unstructured.Unstructured, error) {
+func (u *telling) Unseal(*unstructured.Unstructured, func() error) (*unstructured.Unstructured, error) {
 	u.opened++
 	return nil, fault.New(fault.Invalid, "the template key (line 3) fails")
 }
@@ -65,5 +65,23 @@ func TestNothingIsOpenedThatMayNotBeDelivered(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), tt.says) || !strings.HasPrefix(err.Error(), "all.yaml:1: ") || u.opened != tt.opened {
 			t.Errorf("%s: %v, opened %d times, want %q and %d", tt.reason, err, u.opened, tt.says, tt.opened)
 		}
+	}
+}
+
+// The operations with private keys of one pass are bounded, and end with it.
+func TestTurns(t *testing.T) {
+	turn := turns(t.Context())
+	for range maxTurns {
+		if err := turn(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := turn(); fault.KindOf(err) != fault.Limit {
+		t.Errorf("got %v, want Limit", err)
+	}
+	over, end := context.WithCancel(t.Context())
+	end()
+	if err := turns(over)(); err == nil {
+		t.Error("the pass is over")
 	}
 }

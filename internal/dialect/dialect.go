@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/holdfastcd/holdfast/internal/delivery"
+	"github.com/holdfastcd/holdfast/internal/policy"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/trust"
 )
@@ -57,6 +58,9 @@ type Env struct {
 	// Trust returns what a delivery must prove; nil: nothing is demanded of any.
 	// An error refuses the delivery: the policies are not known.
 	Trust func(trust.Subject) (trust.Demands, error)
+	// Policies returns the sets that judge what a delivery brings; nil: there are none. An
+	// error refuses the delivery: they are not known.
+	Policies func(trust.Subject) (policy.Sets, error)
 	// Decryption finds the keys for sealed files; nil: there are none.
 	Decryption *Decryption
 	// Peers notices other controllers at work on what is Holdfast's; nil: none is.

@@ -11,19 +11,25 @@ import (
 	"github.com/holdfastcd/holdfast/internal/trust"
 )
 
-// Demand fills in what a delivery must prove. u is
+// Demand fills in what a delivery must prove, and which policies judge it. u is
 // the custom resource; project is its AppProject, "" where there is none; repository
 // is the URL as the delivery names it. Errors are *fault.Error: the policies are not
 // known, and the delivery is refused.
 func (e *Env) Demand(spec *delivery.Spec, u metav1.Object, project, repository string) error {
-	if e.Trust == nil {
-		return nil
-	}
-	var err error
-	spec.Trust, err = e.Trust(trust.Subject{
+	subject := trust.Subject{
 		Kind: spec.ID.Kind, Namespace: spec.ID.Namespace, Name: spec.ID.Name,
 		Project: project, Labels: u.GetLabels(), Repository: repository,
-	})
+	}
+	spec.Labels = subject.Labels
+	var err error
+	if e.Trust != nil {
+		if spec.Trust, err = e.Trust(subject); err != nil {
+			return err
+		}
+	}
+	if e.Policies != nil {
+		spec.Policies, err = e.Policies(subject)
+	}
 	return err
 }
 

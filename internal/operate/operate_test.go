@@ -198,8 +198,8 @@ func TestRollback(t *testing.T) {
 
 func TestAnswered(t *testing.T) {
 	ready := func(handled, status, reason string, observed string) string {
-		return ks + "status: {lastHandledReconcileAt: " + handled + ", observedGeneration: " + observed +
-			", conditions: [{type: Ready, status: '" + status + "', reason: " + reason + ", message: why}]}\n"
+		return ks + "status: {lastHandledReconcileAt: " + handled +
+			", conditions: [{type: Ready, observedGeneration: " + observed + ", status: '" + status + "', reason: " + reason + ", message: why}]}\n"
 	}
 	tests := []struct {
 		name, reason, on string
@@ -319,7 +319,7 @@ func TestTakenIsAnswered(t *testing.T) {
 		{"failed", "and why", marked(app+automated, "status: {sync: {status: OutOfSync}, operationState: {phase: Failed, message: forbidden}}\n"), false, "forbidden"},
 		{"error", "a condition says so", marked(app, "status: {conditions: [{type: ComparisonError, message: no path}]}\n"), false, "no path"},
 		{"called back", "somebody resumed the peer", called, false, "not Holdfast's"},
-		{"kustomization", "the request was handled", marked(ks, "status: {lastHandledReconcileAt: now, observedGeneration: 2, conditions: [{type: Ready, status: 'True'}]}\n"), true, ""},
+		{"kustomization", "the request was handled", marked(ks, "status: {lastHandledReconcileAt: now, observedGeneration: 2, conditions: [{type: Ready, observedGeneration: 2, status: 'True'}]}\n"), true, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -301,12 +301,13 @@ func refusal(u *unstructured.Unstructured) error {
 // resource is ready for it.
 func handled(u *unstructured.Unstructured, token string) (bool, error) {
 	status, err := conditions(u)
-	if err != nil || status.LastHandledReconcileAt != token || status.ObservedGeneration != u.GetGeneration() {
+	if err != nil || status.LastHandledReconcileAt != token {
 		return false, err
 	}
+	// What never got through has conditions, but no observed generation of its own.
 	ready := apimeta.FindStatusCondition(status.Conditions, "Ready")
 	switch {
-	case ready == nil || ready.Status == metav1.ConditionUnknown:
+	case ready == nil || ready.Status == metav1.ConditionUnknown || ready.ObservedGeneration != u.GetGeneration():
 		return false, nil
 	case ready.Status == metav1.ConditionTrue:
 		return true, nil
@@ -321,7 +322,6 @@ const correct = "correct what the message names, and sync again"
 
 // fluxStatus is what Flux's kinds have in common.
 type fluxStatus struct {
-	ObservedGeneration     int64              `json:"observedGeneration"`
 	LastHandledReconcileAt string             `json:"lastHandledReconcileAt"`
 	Conditions             []metav1.Condition `json:"conditions"`
 }

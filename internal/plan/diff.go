@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -115,9 +116,13 @@ func (d *differ) walk(path string, from, to any) {
 	}
 }
 
-// change shows both values of a field, or neither.
+// change shows both values of a field, or neither. Where something is sealed, what was
+// there before may have been, too, and is not shown if it is gone, or may be any text.
 func (d *differ) change(path string, from, to any) Change {
 	c := Change{Path: d.mask.Text(path), From: d.show(path, from), To: d.show(path, to)}
+	if c.From != "" && d.mask.Sealed() && (c.To == "" || isText(path)) {
+		c.From = hidden
+	}
 	if d.mask.Holds(c.From) || d.mask.Holds(c.To) {
 		for _, shown := range []*string{&c.From, &c.To} {
 			if *shown != "" {
@@ -127,6 +132,11 @@ func (d *differ) change(path string, from, to any) Change {
 	}
 	return c
 }
+
+// freeText are fields that may hold any text.
+var freeText = regexp.MustCompile(`^(data|binaryData)\b|\.(env|args|command|annotations)\b`)
+
+func isText(path string) bool { return freeText.MatchString(path) }
 
 func (d *differ) maps(path string, from, to map[string]any) {
 	for k, v := range from {

@@ -67,6 +67,22 @@ func TestFieldsHideSecrets(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", tt.reason, diff)
 		}
 	}
+	mask.AddSealed("correct-horse")
+	for _, tt := range []struct {
+		reason        string
+		live, desired string
+		want          []Change
+	}{
+		{"what was sealed before is not known", "{kind: ConfigMap, data: {a: x}}", "{kind: ConfigMap, data: {a: z}}", []Change{{Path: "data.a", From: hidden, To: `"z"`}}},
+		{"it may be gone altogether", "{kind: Deployment, spec: {x: before}}", "{kind: Deployment}", []Change{{Path: "spec", From: hidden}}},
+		{"a variable of a container", "{kind: Pod, spec: {containers: [{env: [{value: x}]}]}}", "{kind: Pod, spec: {containers: [{env: [{value: z}]}]}}", []Change{{Path: "spec.containers[0].env[0].value", From: hidden, To: `"z"`}}},
+		{"a field that holds no text of its own", "{kind: Pod, spec: {containers: [{image: a}]}}", "{kind: Pod, spec: {containers: [{image: b}]}}", []Change{{Path: "spec.containers[0].image", From: `"a"`, To: `"b"`}}},
+	} {
+		a := Action{Observed: Observed{Live: parse(t, tt.live), DryRun: parse(t, tt.desired)}}
+		if diff := cmp.Diff(tt.want, p.Fields(a)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.reason, diff)
+		}
+	}
 	if p.Fields(Action{}) != nil {
 		t.Error("nothing was looked at")
 	}

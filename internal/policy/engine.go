@@ -25,6 +25,9 @@ type Builtin struct {
 type Case struct {
 	Subjects []Subject `json:"subjects"`
 	Delivery Delivery  `json:"delivery"`
+	// Alone: the subject is not the whole of a delivery, but what somebody writes by
+	// itself. Rules on what goes together have nothing to say.
+	Alone bool `json:"alone,omitempty"`
 	// Namespaces are the labels of the namespaces that subjects lie in, as far as they
 	// are known: those of the delivery itself, and of the cluster.
 	Namespaces map[string]map[string]string `json:"namespaces,omitempty"`
@@ -46,7 +49,10 @@ type Subject struct {
 	// Of is the subject, by index, whose controller would make this one: a Pod of a
 	// Deployment's template. nil: it is delivered itself. What is found wrong with it is
 	// told of its maker.
-	Of     *int          `json:"of,omitempty"`
+	Of *int `json:"of,omitempty"`
+	// Sealed: no value of this Secret stands in its source in plaintext. It was opened
+	// from a SOPS file or a SealedSecret, or filled in from the cluster.
+	Sealed bool          `json:"sealed,omitempty"`
 	Origin object.Origin `json:"origin"`
 }
 

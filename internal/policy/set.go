@@ -64,18 +64,18 @@ type Decision struct {
 	Until time.Time
 }
 
-// ruleSet is how verdicts name the rule that a set can be judged by at all.
-const ruleSet = "policies/set"
+// RuleSet is how verdicts name the rule that a set can be judged by at all.
+const RuleSet = "policies/set"
 
 // Decide turns what was found in a case into verdicts at a moment. A set that is broken,
 // or has a flaw, fails as a whole.
 func (s Set) Decide(c *Case, found Findings, flaws []Flaw, now time.Time) Decision {
 	d := Decision{}
 	if s.Broken != "" {
-		d.Verdicts = append(d.Verdicts, s.verdict(Verdict{Rule: ruleSet, Message: "it cannot be judged: " + s.Broken}, false))
+		d.Verdicts = append(d.Verdicts, s.verdict(Verdict{Rule: RuleSet, Message: "it cannot be judged: " + s.Broken}, false))
 	}
 	for _, f := range slices.Concat(flaws, found.Flaws) {
-		d.Verdicts = append(d.Verdicts, s.verdict(Verdict{Rule: ruleSet, Source: f.File, SourceLine: f.Line, Message: f.String()}, false))
+		d.Verdicts = append(d.Verdicts, s.verdict(Verdict{Rule: RuleSet, Source: f.File, SourceLine: f.Line, Message: f.String()}, false))
 	}
 	for _, f := range found.List {
 		id, origin := c.about(f.Subject)

@@ -44,7 +44,9 @@ type Mask struct {
 	mu     sync.Mutex
 	values map[string]struct{}
 	size   int
-	search searcher // of values; nil: to be made
+	sealed bool
+	opened map[string]struct{} // values that stood sealed, short ones, too
+	search searcher            // of values; nil: to be made
 }
 
 // Format writes nothing of a mask, whatever the verb.
@@ -80,6 +82,48 @@ func (m *Mask) add(value string) {
 		return
 	}
 	m.values[value], m.size, m.search = struct{}{}, m.size+len(value), nil
+}
+
+// AddSealed is [Mask.Add] for a value that stands sealed in what is delivered.
+func (m *Mask) AddSealed(value string) {
+	m.Add(value)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sealed = true
+	if m.opened == nil {
+		m.opened = map[string]struct{}{}
+	}
+	m.opened[value] = struct{}{}
+}
+
+// FromSealed reports whether a text is a value that stood sealed, or has one in it that is
+// too long to be there by chance.
+func (m *Mask) FromSealed(text string) bool {
+	if m == nil {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.opened[text]; ok {
+		return true
+	}
+	for value := range m.opened {
+		if len(value) >= minWithin && strings.Contains(text, value) {
+			return true
+		}
+	}
+	return false
+}
+
+// Sealed reports whether something stood sealed. What stood there before is no value
+// that the mask knows.
+func (m *Mask) Sealed() bool {
+	if m == nil {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sealed
 }
 
 // full reports whether there is more than can be searched for.

@@ -222,3 +222,30 @@ func BenchmarkMask(b *testing.B) {
 		m.Text("no " + values[500])
 	}
 }
+
+func TestMaskKnowsWhatWasSealed(t *testing.T) {
+	m := &secret.Mask{}
+	m.Add("said-in-plaintext")
+	m.AddSealed("hunter2-hunter2")
+	m.AddSealed("db")
+	tests := []struct {
+		text   string
+		want   bool
+		reason string
+	}{
+		{"hunter2-hunter2", true, "the value"},
+		{"password=hunter2-hunter2", true, "a text with it"},
+		{"db", true, "a short one"},
+		{"feedback", false, "which others have in them by chance"},
+		{"said-in-plaintext", false, "masked, and not sealed"},
+		{"", false, "nothing"},
+	}
+	for _, tt := range tests {
+		if got := m.FromSealed(tt.text); got != tt.want {
+			t.Errorf("%q: %v, want %v: %s", tt.text, got, tt.want, tt.reason)
+		}
+	}
+	if (*secret.Mask)(nil).FromSealed("a") {
+		t.Error("nil knows nothing")
+	}
+}

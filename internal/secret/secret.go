@@ -92,8 +92,9 @@ type Opener interface {
 type Unsealer interface {
 	// Unseal returns the Secret that o, in its namespace, is for. It has no owner
 	// reference yet. Errors are *fault.Error on the object, and never a value: NotFound (no key
-	// fits), Refused (damaged, or sealed for another name or namespace), Invalid.
-	Unseal(o *unstructured.Unstructured) (*unstructured.Unstructured, error)
+	// fits), Refused (damaged, or sealed for another name or namespace), Invalid, and
+	// those of turn, which is asked before each operation with a private key; nil: nobody is.
+	Unseal(o *unstructured.Unstructured, turn func() error) (*unstructured.Unstructured, error)
 	// ID identifies the keys at hand, by fingerprints.
 	ID() string
 	// Elsewhere names another controller that opens SealedSecrets in this cluster; ""

@@ -66,7 +66,7 @@ func (t *Tree) ReadFile(path string, limit int64) ([]byte, error) {
 
 func (t *Tree) note(values []Text) {
 	for _, v := range values {
-		t.mask.Add(string(v.Reveal()))
+		t.mask.AddSealed(string(v.Reveal()))
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

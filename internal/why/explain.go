@@ -281,6 +281,9 @@ func policyLinks(e remote.Found) []Link {
 		if v.Message != "" {
 			l.Text = append(l.Text, v.Message)
 		}
+		if v.Revision != "" {
+			l.Text = append(l.Text, "policy revision "+v.Revision)
+		}
 		links = append(links, l)
 	}
 	if len(links) == 0 {

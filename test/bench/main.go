@@ -28,6 +28,7 @@ type options struct {
 	count    bool
 	profile  string
 	signed   int
+	policies string
 	demand   bool
 }
 
@@ -46,6 +47,7 @@ func parse() options {
 	flag.StringVar(&o.profile, "profile", "", "address of the controller's pprof endpoint to enable, for profiling by hand")
 	flag.IntVar(&o.signed, "signed", 0, "put so many signed commits on top of the fleet, and measure the first sync alone")
 	flag.BoolVar(&o.demand, "demand", true, "with -signed: have a TrustPolicy demand the signatures")
+	flag.StringVar(&o.policies, "policies", "", "apply this file before the first sync: PolicySets that judge the fleet")
 	flag.Parse()
 	return o
 }

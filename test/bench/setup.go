@@ -75,7 +75,7 @@ func (b *bench) progressf(format string, args ...any) {
 func prepare(ctx context.Context, o options) (*bench, error) {
 	b := &bench{options: o, fleet: newFleet(o.apps, o.objects)}
 	b.result = result{Dialect: o.dialect, Apps: o.apps, Objects: o.objects}
-	steps := []func(context.Context) error{b.makeDir, b.startCluster, b.startGit, b.install, b.identify, b.tenants, b.signCommits}
+	steps := []func(context.Context) error{b.makeDir, b.startCluster, b.startGit, b.install, b.identify, b.tenants, b.signCommits, b.applyPolicies}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			b.close()

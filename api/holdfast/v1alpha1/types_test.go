@@ -19,6 +19,7 @@ func TestRoundTrip(t *testing.T) {
 		into   any
 	}{
 		"trustpolicy.yaml": {"its status is written by us", &v1alpha1.TrustPolicy{}},
+		"policyset.yaml":   {"its status is written by us", &v1alpha1.PolicySet{}},
 	}
 	for file, tc := range cases {
 		t.Run(file, func(t *testing.T) {
@@ -52,7 +53,7 @@ func TestAddToScheme(t *testing.T) {
 	if err := v1alpha1.AddToScheme(s); err != nil {
 		t.Fatal(err)
 	}
-	for _, kind := range []string{v1alpha1.TrustPolicyKind, "TrustPolicyList"} {
+	for _, kind := range []string{v1alpha1.TrustPolicyKind, "TrustPolicyList", v1alpha1.PolicySetKind, "PolicySetList"} {
 		if !s.Recognizes(v1alpha1.GroupVersion.WithKind(kind)) {
 			t.Errorf("the scheme does not know %s", kind)
 		}

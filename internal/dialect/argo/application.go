@@ -288,7 +288,7 @@ func comparisonKey(app *api.Application, spec delivery.Spec) string {
 	if spec.Opener != nil {
 		keys = spec.Opener.ID()
 	}
-	return fmt.Sprintf("%s %s %s %s %s %t %s", spec.Revision.Commit, spec.Rules.Version, spec.Trust.Version, keys, app.UID, app.Operation != nil, b)
+	return fmt.Sprintf("%s %s %s %s %s %t %s", spec.Revision.Commit, spec.Rules.Version, spec.Trust.Version+spec.Policies.Version, keys, app.UID, app.Operation != nil, b)
 }
 
 // fetch gets the revision that a request asks for, with the credential that

@@ -30,6 +30,8 @@ const (
 	// ConditionUnproven says that a demand does not hold of a TrustPolicy that only
 	// audits.
 	ConditionUnproven api.ApplicationConditionType = "TrustWarning"
+	// ConditionPolicy says that policies find fault, and only tell.
+	ConditionPolicy api.ApplicationConditionType = "PolicyWarning"
 )
 
 // found is what one pass over an Application found and did.
@@ -263,6 +265,9 @@ func wanted(app *api.Application, f found, op *api.OperationState) []api.Applica
 	}
 	if f.report != nil && len(f.report.Unproven) > 0 {
 		add(ConditionUnproven, "%s", strings.Join(f.report.Unproven, "; "))
+	}
+	if f.report != nil && len(f.report.Warned) > 0 {
+		add(ConditionPolicy, "%s", strings.Join(f.report.Warned, "; "))
 	}
 	return append(list, contested(f)...)
 }

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
+	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/dialect"
 )
 
@@ -26,6 +27,9 @@ const (
 	reasonDrift       = "DriftCorrected"
 	reasonHeld        = "PruneHeld"
 	reasonAuditOnly   = "AuditOnly"
+	reasonWarned      = "PolicyWarning"
+	// reasonViolation tells that policies forbid a revision.
+	reasonViolation = delivery.AlertViolation
 	// reasonUntrusted is the one by which Flux's sources tell that a signature was not
 	// what it should be.
 	reasonUntrusted = sourcev1.VerificationError
@@ -34,6 +38,8 @@ const (
 	// conditionUnproven is set where a demand does not hold of a TrustPolicy that only
 	// audits.
 	conditionUnproven = "Unproven"
+	// conditionPolicyWarning is set where policies find fault, and only tell.
+	conditionPolicyWarning = "PolicyWarning"
 )
 
 // Bounds of what is written for people.

@@ -60,6 +60,7 @@ type Flux struct {
 	env                                     *dialect.Env
 	repositories, kustomizations, receivers *desk
 	git                                     *repositories
+	known                                   *catalog
 	fetches, deliveries                     *dialect.Trigger
 }
 
@@ -82,6 +83,7 @@ func Setup(mgr ctrl.Manager, env *dialect.Env, router dialect.Router) (*Flux, er
 		return nil, err
 	}
 	known := newCatalog()
+	f.known = known
 	ks := &kustomizations{
 		env: env, desk: f.kustomizations, sources: f.repositories, catalog: known, trigger: f.deliveries,
 		options: Options{DefaultServiceAccount: env.DefaultServiceAccount, Permissive: env.Permissive},
@@ -180,6 +182,28 @@ func fieldIndex(path []string, key func(string) string) client.IndexerFunc {
 		return []string{value}
 	}
 }
+
+// Offer returns what a GitRepository offers now, and the address of its repository.
+// Errors are *fault.Error: why nothing could be had of it; Waiting where nobody has
+// looked yet, NotFound where it does not exist.
+func (f *Flux) Offer(ctx context.Context, name types.NamespacedName) (source.Revision, string, error) {
+	e, looked := f.known.get(name)
+	switch {
+	case looked && e.has() && e.err == nil:
+		return e.revision, e.url, nil
+	case looked && e.err != nil:
+		return source.Revision{}, "", e.err
+	}
+	u, err := f.repositories.get(ctx, name)
+	if err == nil && u == nil {
+		return source.Revision{}, "", fault.New(fault.NotFound, "GitRepository/%s does not exist", name)
+	}
+	return source.Revision{}, "", fault.New(fault.Waiting, "GitRepository/%s has not been fetched yet", name)
+}
+
+// OnOffer sets who is told that a GitRepository offers something else, before the
+// manager starts. It must not block.
+func (f *Flux) OnOffer(tell func(types.NamespacedName)) { f.git.onOffer = tell }
 
 // Refresh makes every GitRepository of a repository that follows branch (empty:
 // any) fetch at once, however its URL is written. It does not wait for them.

@@ -42,6 +42,7 @@ type repositories struct {
 	catalog   *catalog
 	artifacts *Artifacts
 	offer     func(context.Context, types.NamespacedName, edition) error
+	onOffer   func(types.NamespacedName) // told what offer is; nil: nobody is
 
 	mu       sync.Mutex
 	failures map[types.NamespacedName]int
@@ -125,6 +126,9 @@ func (c *repositories) publish(ctx context.Context, v visit, revision source.Rev
 		if err := c.offer(ctx, name, e); err != nil {
 			c.catalog.drop(name) // so that the next try is news again
 			return 0, err
+		}
+		if c.onOffer != nil {
+			c.onOffer(name)
 		}
 		c.env.Log.Info("new revision", "gitrepository", name.String(), "revision", e.label, "took", c.env.Clock().Sub(v.start))
 	}

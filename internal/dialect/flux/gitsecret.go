@@ -5,8 +5,10 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
@@ -65,6 +67,20 @@ func credential(ctx context.Context, reader client.Reader, repo *sourcev1.GitRep
 		return source.Credential{}, nil
 	}
 	return source.NewCredential(strings.Join(ids, " "), all), nil
+}
+
+// Credential reads a Secret for a Git address, as a GitRepository's is read. Errors are
+// *fault.Error: Unauthorized, Unsupported and Invalid for what it holds, and those of
+// reading it.
+func Credential(ctx context.Context, reader client.Reader, address string, secret types.NamespacedName) (source.Credential, error) {
+	repo := &sourcev1.GitRepository{}
+	repo.Namespace = secret.Namespace
+	repo.Spec.URL, repo.Spec.SecretRef = address, &meta.LocalObjectReference{Name: secret.Name}
+	c, err := credential(ctx, reader, repo)
+	if err != nil {
+		return source.Credential{}, err
+	}
+	return c, nil
 }
 
 func isSSH(address string) bool {

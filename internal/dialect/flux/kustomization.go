@@ -216,7 +216,7 @@ func (c *kustomizations) run(ctx context.Context, p pass, spec delivery.Spec, o 
 // alert tells what came up once. That a revision is refused is told with the status.
 func (c *kustomizations) alert(u *unstructured.Unstructured, revision string, alerts []delivery.Alert) {
 	for _, a := range alerts {
-		if a.Reason != delivery.AlertRefused {
+		if a.Reason != delivery.AlertRefused && a.Reason != delivery.AlertViolation {
 			c.event(u, revision, corev1.EventTypeWarning, a.Reason, a.Message)
 		}
 	}

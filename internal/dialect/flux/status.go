@@ -146,6 +146,8 @@ func (o outcome) found() delivery.Report {
 func (o outcome) judgeError(err *fault.Error) verdict {
 	v := verdict{ready: metav1.ConditionFalse, message: err.Error(), terminal: err.Kind.Terminal()}
 	switch {
+	case o.report.Violates:
+		v.reason = reasonViolation
 	case o.report.Untrusted:
 		v.reason = reasonUntrusted
 	case err.Kind == fault.Waiting && o.waited < o.timeout:
@@ -280,6 +282,7 @@ func (o outcome) setConditions(b board, v verdict) {
 	b.flag(conditionPermissive, o.permissive != "", "PermissiveMode", o.permissive)
 	if o.report != nil {
 		b.flag(conditionUnproven, len(o.report.Unproven) > 0, reasonAuditOnly, strings.Join(o.report.Unproven, "; "))
+		b.flag(conditionPolicyWarning, len(o.report.Warned) > 0, reasonWarned, strings.Join(o.report.Warned, "; "))
 	}
 }
 

@@ -81,7 +81,7 @@ func (c Compiled) Selects(s trust.Subject) bool { return c.selector.selects(s) }
 // it selects is still what it says, or everything if it does not say that either.
 func Compile(u *unstructured.Unstructured, read Read) Compiled {
 	c := &compiler{read: read}
-	spec := c.decode(u)
+	spec := decode[api.TrustPolicy](c, u).Spec
 	p := trust.Policy{Name: u.GetName(), Audit: spec.Mode == api.ModeAudit}
 	switch spec.Mode {
 	case "", api.ModeEnforce, api.ModeAudit:
@@ -145,43 +145,42 @@ func (c *compiler) verdict(audit bool) (broken, reason string) {
 	return "", ReasonEnforced
 }
 
-// decode reads the spec. Fields that nobody knows are problems; what can be read
-// beside a problem is returned.
-func (c *compiler) decode(u *unstructured.Unstructured) api.TrustPolicySpec {
+// decode reads the spec of an object. Fields that nobody knows are problems; what can be
+// read beside a problem is returned.
+func decode[T any](c *compiler, u *unstructured.Unstructured) T {
+	var whole, rest, none T
 	spec, ok := u.Object["spec"].(map[string]any)
 	if !ok {
 		c.problemf(ReasonInvalid, "spec is missing")
-		return api.TrustPolicySpec{}
+		return none
 	}
-	var typed api.TrustPolicy
-	err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(map[string]any{"spec": spec}, &typed, true)
+	err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(map[string]any{"spec": spec}, &whole, true)
 	if strict, is := runtime.AsStrictDecodingError(err); is {
 		for _, e := range strict.Errors() {
 			c.problemf(ReasonUnknown, "%s; correct its name or remove it", e)
 		}
-		return typed.Spec
+		return whole
 	}
 	if err == nil {
-		return typed.Spec
+		return whole
 	}
-	c.problemf(ReasonInvalid, "the spec cannot be read: %s", because(spec, err))
+	c.problemf(ReasonInvalid, "the spec cannot be read: %s", because[T](spec, err))
 	// Whom it is for, and how, may be readable without the rest.
-	var rest api.TrustPolicy
 	some := map[string]any{"mode": spec["mode"], "select": spec["select"]}
 	if runtime.DefaultUnstructuredConverter.FromUnstructured(map[string]any{"spec": some}, &rest) != nil {
-		return api.TrustPolicySpec{}
+		return none
 	}
-	return rest.Spec
+	return rest
 }
 
 // because says why a spec cannot be read: encoding/json names the field, which the
 // converter does not.
-func because(spec map[string]any, err error) error {
-	text, failed := json.Marshal(spec)
+func because[T any](spec map[string]any, err error) error {
+	text, failed := json.Marshal(map[string]any{"spec": spec})
 	if failed != nil {
 		return err
 	}
-	if named := json.Unmarshal(text, &api.TrustPolicySpec{}); named != nil {
+	if named := json.Unmarshal(text, new(T)); named != nil {
 		return named
 	}
 	return err

@@ -23,15 +23,16 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
+	api "github.com/holdfastcd/holdfast/api/holdfast/v1alpha1"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/trust"
 )
 
-// policy parses a TrustPolicy named p with a spec.
-func policy(t testing.TB, spec string) *unstructured.Unstructured {
+// written parses a TrustPolicy named p with a spec.
+func written(t testing.TB, spec string) *unstructured.Unstructured {
 	t.Helper()
-	u := blank("p")
+	u := blank(api.TrustPolicyKind, "p")
 	var m map[string]any
 	if err := yaml.Unmarshal([]byte(spec), &m); err != nil {
 		t.Fatal(err)
@@ -115,7 +116,7 @@ func quoted(s string) string {
 func TestCompile(t *testing.T) {
 	line := sshKey(t)
 	ca, public, _ := pair(t)
-	u := policy(t, `
+	u := written(t, `
 mode: audit
 commits:
   verify: range
@@ -187,7 +188,7 @@ strict: true`)
 
 func TestDefaults(t *testing.T) {
 	line := quoted(sshKey(t))
-	got := Compile(policy(t, `{commits: {authorities: [{name: me, ssh: {inline: `+line+`}}]}, strict: true}`), holding(nil))
+	got := Compile(written(t, `{commits: {authorities: [{name: me, ssh: {inline: `+line+`}}]}, strict: true}`), holding(nil))
 	p := got.Policy
 	if p.Broken != "" || p.Audit || p.Rewind || !p.Strict || p.Commits.Range || p.Commits.All {
 		t.Errorf("who says little gets the strict form of it: %+v", p)
@@ -195,7 +196,7 @@ func TestDefaults(t *testing.T) {
 	if !got.Selects(trust.Subject{Kind: "Kustomization", Namespace: "any", Name: "any"}) {
 		t.Error("no selection selects everything")
 	}
-	audit := Compile(policy(t, `{mode: audit, strict: true}`), holding(nil)).Policy
+	audit := Compile(written(t, `{mode: audit, strict: true}`), holding(nil)).Policy
 	if audit.Strict || !audit.Rewind {
 		t.Errorf("who only audits removes nothing, and who does not speak of commits refuses none: %+v", audit)
 	}
@@ -230,7 +231,7 @@ func TestBroken(t *testing.T) {
 		"unknown mode":        {"", `{mode: warn, strict: true}`, `"warn" is not known`, ReasonInvalid},
 		"unknown verify":      {"", `{commits: {verify: tail, ` + ok + `}}`, `"tail" is not known; write head or range`, ReasonInvalid},
 		"unknown rewind":      {"", `{history: {rewind: maybe}}`, `"maybe" is not known`, ReasonInvalid},
-		"wrong type":          {"", `{commits: [], strict: true}`, "cannot unmarshal array into Go struct field TrustPolicySpec.commits", ReasonInvalid},
+		"wrong type":          {"", `{commits: [], strict: true}`, "cannot unmarshal array into Go struct field TrustPolicySpec.spec.commits", ReasonInvalid},
 		"nobody may sign":     {"", `{commits: {verify: head}}`, "names nobody", ReasonInvalid},
 		"line without range":  {"it would have no effect", `{commits: {line: all, ` + ok + `}}`, "are for verify: range", ReasonInvalid},
 		"from is no commit":   {"", `{commits: {verify: range, from: [{repository: h/r, commit: main}], ` + ok + `}}`, "no full commit id", ReasonInvalid},
@@ -277,7 +278,7 @@ func TestBroken(t *testing.T) {
 	})
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := Compile(policy(t, tt.spec), read)
+			got := Compile(written(t, tt.spec), read)
 			if !strings.Contains(got.Policy.Broken, tt.want) || got.Policy.Broken == "" || got.Reason != tt.why {
 				t.Errorf("%s: want %s %q, got %s %q", tt.reason, tt.why, tt.want, got.Reason, got.Policy.Broken)
 			}
@@ -300,7 +301,7 @@ func TestBrokenStillSelects(t *testing.T) {
 		"wrong selection":   {"nobody can tell whom it is for", `{mode: audit, select: {namespaces: a}, strict: true}`, true, false},
 		"unknown selection": {"a slip in the selection is seen by all", `{select: {namespace: [a]}, strict: true}`, true, false},
 	} {
-		got := Compile(policy(t, tt.spec), holding(nil))
+		got := Compile(written(t, tt.spec), holding(nil))
 		if got.Policy.Broken == "" || !got.Selects(a) || got.Selects(b) != tt.b || got.Policy.Audit != tt.audit {
 			t.Errorf("%s: %s: %+v selects a: %v, b: %v", name, tt.reason, got.Policy, got.Selects(a), got.Selects(b))
 		}
@@ -308,7 +309,7 @@ func TestBrokenStillSelects(t *testing.T) {
 }
 
 func TestWaiting(t *testing.T) {
-	got := Compile(policy(t, `{commits: {authorities: [{name: a, ssh: {secretRef: {namespace: ns, name: unread, key: k}}}]}}`), holding(nil))
+	got := Compile(written(t, `{commits: {authorities: [{name: a, ssh: {secretRef: {namespace: ns, name: unread, key: k}}}]}}`), holding(nil))
 	if !got.Waiting || got.Policy.Broken != "" || got.Reason != ReasonReading {
 		t.Errorf("a key that was not read yet is not missing: %+v", got)
 	}
@@ -318,7 +319,7 @@ func TestFingerprint(t *testing.T) {
 	line := quoted(sshKey(t))
 	spec := `{commits: {authorities: [{name: a, ssh: {inline: ` + line + `}}]}, select: {namespaces: [%s]}, mode: %s}`
 	of := func(ns, mode string) string {
-		return Compile(policy(t, fmt.Sprintf(spec, ns, mode)), holding(nil)).print
+		return Compile(written(t, fmt.Sprintf(spec, ns, mode)), holding(nil)).print
 	}
 	first, again := of("a", "enforce"), of("a", "enforce")
 	if first != again {
@@ -338,7 +339,7 @@ func FuzzCompile(f *testing.F) {
 		if json.Unmarshal([]byte(spec), &m) != nil {
 			return
 		}
-		u := blank("p")
+		u := blank(api.TrustPolicyKind, "p")
 		u.Object["spec"] = m
 		Compile(u, holding(nil)).Selects(trust.Subject{})
 	})

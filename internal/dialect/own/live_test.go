@@ -81,7 +81,7 @@ func install(t *testing.T, c *harness.Cluster) {
 		t.Fatal(err)
 	}
 	for _, crd := range all {
-		if crd.GetName() != "trustpolicies.holdfast.dev" {
+		if !strings.HasSuffix(crd.GetName(), ".holdfast.dev") {
 			continue
 		}
 		if _, err := c.Dynamic().Resource(definitions).Apply(t.Context(), crd.GetName(), crd, metav1.ApplyOptions{FieldManager: "test", Force: true}); err != nil {
@@ -166,7 +166,7 @@ func (r *rig) remove(name string) {
 
 func (r *rig) policy(t *testing.T, who, name, spec string) {
 	t.Helper()
-	u := policy(t, spec)
+	u := written(t, spec)
 	u.SetName(name)
 	if err := r.apply(t, who, u); err != nil {
 		t.Fatal(err)
@@ -366,7 +366,7 @@ func TestLiveValidation(t *testing.T) {
 		"issuer":       {"", `{images: {authorities: [{name: a, sigstore: {trustedRoot: {inline: r}, identities: [{subject: s}]}}]}}`, "set issuer or issuerRegexp"},
 		"age":          {"", `{images: {scan: {below: HIGH, maxAge: 7 days, authorities: [{name: a, key: {inline: k}}]}}}`, "should match"},
 	} {
-		u := policy(t, tt.spec)
+		u := written(t, tt.spec)
 		u.SetName("invalid")
 		_, err := r.cluster.Dynamic().Resource(trustpolicies).Create(t.Context(), u, metav1.CreateOptions{DryRun: []string{"All"}})
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -396,8 +396,10 @@ func TestPrivileges(t *testing.T) {
 			}
 		}
 	}
-	if want := []string{"patch"}; !slices.Equal(verbs["trustpolicies/status"], want) || verbs["trustpolicies"] != nil {
-		t.Errorf("the account may do more than tell how a policy stands: %v", verbs)
+	for _, kind := range []string{"trustpolicies", "policysets"} {
+		if want := []string{"patch"}; !slices.Equal(verbs[kind+"/status"], want) || verbs[kind] != nil {
+			t.Errorf("the account may do more than tell how a policy stands: %v", verbs)
+		}
 	}
 }
 
@@ -518,7 +520,7 @@ func TestKeysOfTools(t *testing.T) {
 	}
 	line := "me@example.com namespaces=\"git\",valid-after=\"20260101\" " + string(public)
 	spec := fmt.Sprintf(`{commits: {authorities: [{name: me, ssh: {inline: %s}}]}}`, quoted("# people\n\n"+line))
-	if got := Compile(policy(t, spec), holding(nil)).Policy.Broken; got != "" {
+	if got := Compile(written(t, spec), holding(nil)).Policy.Broken; got != "" {
 		t.Error(got)
 	}
 	private, err := os.ReadFile(key)
@@ -526,7 +528,7 @@ func TestKeysOfTools(t *testing.T) {
 		t.Fatal(err)
 	}
 	spec = fmt.Sprintf(`{commits: {authorities: [{name: me, ssh: {inline: %s}}]}}`, quoted(string(private)))
-	if got := Compile(policy(t, spec), holding(nil)).Policy.Broken; !strings.Contains(got, "private key") {
+	if got := Compile(written(t, spec), holding(nil)).Policy.Broken; !strings.Contains(got, "private key") {
 		t.Errorf("a private key is refused as one; got %q", got)
 	}
 }

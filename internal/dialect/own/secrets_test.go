@@ -10,7 +10,7 @@ import (
 )
 
 func TestPlaintext(t *testing.T) {
-	got := Compile(policy(t, `{secrets: {plaintext: Refuse, honorRepositoryAllowList: true, allow: [{path: "a/**", rule: "*", reason: a test, expires: "2026-12-31"}]}}`), nil).Policy
+	got := Compile(written(t, `{secrets: {plaintext: Refuse, honorRepositoryAllowList: true, allow: [{path: "a/**", rule: "*", reason: a test, expires: "2026-12-31"}]}}`), nil).Policy
 	want := &trust.Plaintext{Repository: true, Allow: []trust.Allowance{{
 		Path: "a/**", Rule: "*", Reason: "a test", Expires: time.Date(2026, 12, 31, 0, 0, 0, 0, time.UTC),
 	}}}

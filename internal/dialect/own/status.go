@@ -145,20 +145,25 @@ func (o *Own) reconcile(ctx context.Context, req reconcile.Request) (reconcile.R
 }
 
 func (o *Own) write(ctx context.Context, before, after *api.TrustPolicy, name string) error {
-	status, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&after.Status)
+	return patchStatus(ctx, o.env.Client, api.TrustPolicyKind, name, &before.Status, &after.Status, before.Status.ObservedGeneration == 0)
+}
+
+// patchStatus writes what a status says now and did not before; first: there was none.
+func patchStatus(ctx context.Context, c client.Client, kind, name string, before, after any, first bool) error {
+	status, err := runtime.DefaultUnstructuredConverter.ToUnstructured(after)
 	if err != nil {
 		return err
 	}
-	old, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&before.Status)
+	old, err := runtime.DefaultUnstructuredConverter.ToUnstructured(before)
 	if err != nil {
 		return err
 	}
-	base, next := blank(name), blank(name)
+	base, next := blank(kind, name), blank(kind, name)
 	base.Object["status"], next.Object["status"] = old, status
-	if before.Status.ObservedGeneration == 0 {
+	if first {
 		delete(base.Object, "status")
 	}
-	return o.env.Client.Status().Patch(ctx, next, client.MergeFrom(base), client.FieldOwner(dialect.StatusManager))
+	return c.Status().Patch(ctx, next, client.MergeFrom(base), client.FieldOwner(dialect.StatusManager))
 }
 
 // conditions say how a policy stands.

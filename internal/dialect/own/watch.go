@@ -21,13 +21,13 @@ func listWatch(of dynamic.ResourceInterface) *toolscache.ListWatch {
 	}
 }
 
-// blank returns a TrustPolicy of a name.
+// blank returns an object of one of Holdfast's kinds, of a name.
 //
 // Custom resources are read as plain JSON, not as Go types: a value that a type
 // cannot hold would end the watch for every object of the kind.
-func blank(name string) *unstructured.Unstructured {
+func blank(kind, name string) *unstructured.Unstructured {
 	u := &unstructured.Unstructured{}
-	u.SetGroupVersionKind(api.GroupVersion.WithKind(api.TrustPolicyKind))
+	u.SetGroupVersionKind(api.GroupVersion.WithKind(kind))
 	u.SetName(name)
 	return u
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/policy"
 	"github.com/holdfastcd/holdfast/internal/worker"
@@ -38,7 +40,7 @@ func New(pool, kyverno Pool, missing string) *Judge { return &Judge{pool, kyvern
 type task struct {
 	Documents []policy.Document `json:"documents"`
 	Builtins  []policy.Builtin  `json:"builtins,omitempty"`
-	Case      *policy.Case      `json:"case"`
+	Case      json.RawMessage   `json:"case,omitempty"` // a policy.Case, written once for all sets
 }
 
 // answer is what it says.
@@ -55,19 +57,29 @@ type answer struct {
 // their order. What cannot be told is a verdict that fails; errors are those of ctx, and
 // of workers that cannot be had.
 func (j *Judge) Judge(ctx context.Context, sets []policy.Set, c *policy.Case, now time.Time) ([]policy.Decision, error) {
+	text, err := json.Marshal(c)
+	if err != nil {
+		return nil, fault.New(fault.Internal, "a case cannot be written as JSON: %s", err)
+	}
 	all := make([]policy.Decision, len(sets))
+	g, ctx := errgroup.WithContext(ctx) // the pools have so many at work as they have workers
 	for i, s := range sets {
-		found, flaws, err := j.set(ctx, s, c)
-		if err != nil {
-			return nil, err
-		}
-		all[i] = s.Decide(c, found, flaws, now)
+		g.Go(func() error {
+			found, flaws, err := j.set(ctx, s, text)
+			if err == nil {
+				all[i] = s.Decide(c, found, flaws, now)
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
 	}
 	return all, nil
 }
 
 // set asks the engines about one set.
-func (j *Judge) set(ctx context.Context, s policy.Set, c *policy.Case) (policy.Findings, []policy.Flaw, error) {
+func (j *Judge) set(ctx context.Context, s policy.Set, c json.RawMessage) (policy.Findings, []policy.Flaw, error) {
 	if s.Broken != "" {
 		return policy.Findings{}, nil, nil
 	}
@@ -75,20 +87,16 @@ func (j *Judge) set(ctx context.Context, s policy.Set, c *policy.Case) (policy.F
 	if err != nil {
 		return tell(ctx, err)
 	}
-	var theirs []policy.Document
-	for i, is := range got.Kyverno {
-		if is && i < len(s.Documents) {
-			theirs = append(theirs, s.Documents[i])
-		}
-	}
-	if len(theirs) > 0 {
-		more, err := j.byKyverno(ctx, theirs, c)
+	// All files, and not only its own: a policy may read a ConfigMap that stands beside it.
+	theirs := slices.Index(got.Kyverno, true)
+	if theirs >= 0 && theirs < len(s.Documents) {
+		more, err := j.byKyverno(ctx, s.Documents, theirs, c)
 		if err != nil {
 			return tell(ctx, err)
 		}
 		got.merge(more)
 	}
-	if len(theirs) == 0 && len(s.Builtins) == 0 && !slices.Contains(got.Claimed, true) && len(got.Flaws) == 0 {
+	if theirs < 0 && len(s.Builtins) == 0 && !slices.Contains(got.Claimed, true) && len(got.Flaws) == 0 {
 		got.Flaws = append(got.Flaws, policy.Flaw{Message: "it holds no policy that is known here", Hint: "see to its path"})
 	}
 	return got.Findings, got.Flaws, nil
@@ -104,12 +112,12 @@ func tell(ctx context.Context, err error) (policy.Findings, []policy.Flaw, error
 	return policy.Findings{}, []policy.Flaw{{File: f.File, Line: f.Line, Message: f.Msg, Hint: f.Hint}}, nil
 }
 
-func (j *Judge) byKyverno(ctx context.Context, documents []policy.Document, c *policy.Case) (answer, error) {
+func (j *Judge) byKyverno(ctx context.Context, documents []policy.Document, first int, c json.RawMessage) (answer, error) {
 	if j.kyverno != nil {
 		return ask(ctx, j.kyverno, task{Documents: documents, Case: c})
 	}
 	return answer{Flaws: []policy.Flaw{{
-		File: documents[0].File, Message: "a policy of Kyverno's cannot be judged: its engine is not installed", Hint: j.missing,
+		File: documents[first].File, Message: "a policy of Kyverno's cannot be judged: its engine is not installed", Hint: j.missing,
 	}}}, nil
 }
 
@@ -128,7 +136,7 @@ func (a *answer) merge(b answer) {
 func ask(ctx context.Context, pool Pool, t task) (answer, error) {
 	payload, err := json.Marshal(t)
 	if err != nil {
-		return answer{}, fault.New(fault.Internal, "a case cannot be written as JSON: %s", err)
+		return answer{}, fault.New(fault.Internal, "a task cannot be written as JSON: %s", err)
 	}
 	reply, err := pool.Do(ctx, Kind, payload, worker.NoFiles{})
 	if err != nil {

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 
+	kjson "sigs.k8s.io/json"
+
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/policy"
 	"github.com/holdfastcd/holdfast/internal/worker"
@@ -41,16 +43,20 @@ func NewBench(engines []policy.Engine, builtin func([]policy.Builtin) (policy.Pr
 func (b *Bench) Handler(payload []byte, _ worker.Files) ([]byte, error) {
 	var t task
 	if err := json.Unmarshal(payload, &t); err != nil {
-		return nil, fault.New(fault.Internal, "the case cannot be read: %s", err)
+		return nil, fault.New(fault.Internal, "the task cannot be read: %s", err)
 	}
 	ctx := context.Background() // the pool ends a worker that takes too long
 	set, err := b.compile(ctx, t)
 	if err != nil {
 		return nil, err
 	}
+	var c policy.Case
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(t.Case, &c); err != nil {
+		return nil, fault.New(fault.Internal, "the case cannot be read: %s", err)
+	}
 	a := answer{Claimed: set.claimed, Kyverno: set.kyverno, Flaws: set.flaws}
 	for _, p := range set.programs {
-		found, err := p.Judge(ctx, t.Case)
+		found, err := p.Judge(ctx, &c)
 		if err != nil {
 			return nil, err
 		}

@@ -180,6 +180,7 @@ func TestWhatIsSealedIsNotFound(t *testing.T) {
 		{"external", "it names where the values are", "a.yaml", "apiVersion: external-secrets.io/v1\nkind: ExternalSecret\nspec:\n  secretStoreRef: {name: vault-backend1, kind: ClusterSecretStore}\n  data:\n  - secretKey: db-password1\n    remoteRef: {key: secret/data/shop/db2, property: password}\n"},
 		{"other group", "it is somebody else's kind", "a.yaml", "apiVersion: example.com/v1\nkind: Secret\ndata: {a: b}\n"},
 		{"public", "certificates are for everybody", "a.yaml", "apiVersion: v1\nkind: Secret\ndata:\n  ca.crt: " + b64("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n") + "\n"},
+		{"recipient", "whoever seals needs the public key", "keys.yaml", "# public key: age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\nage_key: age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\n"},
 		{"lock", "gitleaks' own list of files", "package-lock.json", `{"token": "` + word(t, 30) + `"}`},
 		{"binary", "nobody reads it", "a.yaml", "\x00apiVersion: v1\nkind: Secret\nstringData: {a: b}\n"},
 	}

@@ -50,6 +50,8 @@ var (
 	name = regexp.MustCompile(`\A(?:[A-Za-z]+[0-9]{0,3}|v?[0-9]{1,4}(?:[a-z]+[0-9]{0,2})?)(?:[-_./:@](?:[A-Za-z]+[0-9]{0,3}|v?[0-9]{1,4}(?:[a-z]+[0-9]{0,2})?))*\z`)
 	// hexadecimal sums of the usual lengths.
 	sum = regexp.MustCompile(`\A(?:[0-9a-fA-F]{32}|[0-9a-fA-F]{40}|[0-9a-fA-F]{56}|[0-9a-fA-F]{64}|[0-9a-fA-F]{96}|[0-9a-fA-F]{128})\z`)
+	// recipients of age, which are public keys.
+	recipient = regexp.MustCompile(`\Aage1[02-9ac-hj-np-z]{50,}\z`)
 	// what a sum of something public is called.
 	summed = regexp.MustCompile(`(?i)(?:checksum|digest|sha-?(?:1|224|256|384|512)|fingerprint|revision|commit|etag|hash)`)
 	// fields that name a thing and do not hold it.
@@ -58,9 +60,11 @@ var (
 
 // harmless is by how much entropy alone is wrong in manifests: it reports whether a
 // value, with the line it is on and what the rule matched before it, is the name of something, a sum of something public, a
-// certificate, or a placeholder.
+// public key of age, a certificate, or a placeholder.
 func harmless(line, before, value string) bool {
 	switch {
+	case recipient.MatchString(value):
+		return true
 	case name.MatchString(value) && strings.ContainsAny(value, "-_./:@"):
 		return true
 	case naming.MatchString(before) && !strings.ContainsAny(value, "+="):

@@ -164,12 +164,12 @@ func TestKeysFollowTheCluster(t *testing.T) {
 	r := newRoom(t, nil)
 	key := r.makeKey()
 	o := sealWith(t, key)
-	if _, err := r.keys.Unseal(o); fault.KindOf(err) != fault.Waiting {
+	if _, err := r.keys.Unseal(o, nil); fault.KindOf(err) != fault.Waiting {
 		t.Fatalf("before the keys are read: %v", err)
 	}
 	r.run()
 	r.await("the keys to be read", func() bool { return r.keys.ID() != "" && r.changes.Load() > 0 })
-	if _, err := r.keys.Unseal(o); err != nil {
+	if _, err := r.keys.Unseal(o, nil); err != nil {
 		t.Fatal(err)
 	}
 	before := r.keys.ID()
@@ -181,7 +181,7 @@ func TestKeysFollowTheCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.await("the first key to be dropped", func() bool {
-		_, err := r.keys.Unseal(o)
+		_, err := r.keys.Unseal(o, nil)
 		return fault.KindOf(err) == fault.NotFound &&
 			strings.Contains(err.Error(), "keys at hand: "+second.String()+"; compromised, and not used: "+key.String())
 	})
@@ -286,7 +286,7 @@ func TestKeysAreRenewed(t *testing.T) {
 		c, err := sealed.ParseCertificate(cert)
 		return err == nil && c.NotBefore.After(old.Certificate.NotBefore)
 	})
-	if _, err := r.keys.Unseal(sealWith(t, old)); err != nil {
+	if _, err := r.keys.Unseal(sealWith(t, old), nil); err != nil {
 		t.Errorf("the old key opens no longer: %v", err)
 	}
 }
@@ -339,7 +339,7 @@ func TestTheStockClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := only.Unseal(o); err != nil {
+	if _, err := only.Unseal(o, nil); err != nil {
 		t.Errorf("sealed anew, it does not open with the new key alone: %v", err)
 	}
 }
@@ -392,4 +392,3 @@ func (r *room) serve() {
 		r.t.Fatal(err)
 	}
 }
-

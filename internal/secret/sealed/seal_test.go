@@ -56,7 +56,7 @@ func TestWhatIsSealedHereOpensWithTheStockLibrary(t *testing.T) {
 			if diff := cmp.Diff(want, stockOpened(t, k, o), cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			ours, err := keys(t, k).Unseal(o)
+			ours, err := keys(t, k).Unseal(o, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -104,7 +104,7 @@ func TestMerge(t *testing.T) {
 	if err := Merge(into, add); err != nil {
 		t.Fatal(err)
 	}
-	got, err := keys(t, k).Unseal(into)
+	got, err := keys(t, k).Unseal(into, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +212,7 @@ func TestStrangersArePaced(t *testing.T) {
 	if err := k.Verify(t.Context(), body); fault.KindOf(err) != fault.Waiting {
 		t.Errorf("got %v", err)
 	}
-	if _, err := k.Unseal(stockSealed(t, key(t, 0), plainSecret(Strict))); err != nil {
+	if _, err := k.Unseal(stockSealed(t, key(t, 0), plainSecret(Strict)), nil); err != nil {
 		t.Errorf("deliveries wait for strangers: %v", err)
 	}
 }
@@ -228,6 +228,6 @@ func FuzzUnseal(f *testing.F) {
 		if json.Unmarshal(body, &o.Object) != nil || o.Object == nil {
 			return
 		}
-		_, _ = k.Unseal(o)
+		_, _ = k.Unseal(o, nil)
 	})
 }

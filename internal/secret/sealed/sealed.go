@@ -159,12 +159,15 @@ func (k *Keys) Certificate() []byte {
 // Unseal returns the Secret that o, in its namespace, is for; see secret.Unsealer.
 // Errors, beyond those it names, are Waiting while the keys are not read, Unsupported
 // for fields without effect, and Limit.
-func (k *Keys) Unseal(o *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+func (k *Keys) Unseal(o *unstructured.Unstructured, turn func() error) (*unstructured.Unstructured, error) {
+	if turn == nil {
+		turn = free
+	}
 	f, err := read(o)
 	if err != nil {
 		return nil, err
 	}
-	data, err := k.open(f, free)
+	data, err := k.open(f, turn)
 	if err != nil {
 		return nil, fault.From(err).On(identify(o))
 	}

@@ -113,7 +113,7 @@ func TestWhatTheStockLibrarySealsOpens(t *testing.T) {
 			plain := plainSecret(scope)
 			immutable := true
 			plain.Immutable = &immutable
-			got, err := keys(t, key(t, 0), key(t, 1)).Unseal(stockSealed(t, key(t, 0), plain))
+			got, err := keys(t, key(t, 0), key(t, 1)).Unseal(stockSealed(t, key(t, 0), plain), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -145,7 +145,7 @@ func TestScopesMayMoveAsFarAsTheySay(t *testing.T) {
 			o := stockSealed(t, key(t, 0), plainSecret(tc.scope))
 			o.SetNamespace(tc.namespace)
 			o.SetName(tc.name)
-			_, err := keys(t, key(t, 0)).Unseal(o)
+			_, err := keys(t, key(t, 0)).Unseal(o, nil)
 			if (err == nil) != tc.opens {
 				t.Fatalf("%s: %v", tc.reason, err)
 			}
@@ -159,7 +159,7 @@ func TestScopesMayMoveAsFarAsTheySay(t *testing.T) {
 func TestScopeIsTakenFromTheSealedSecretAlone(t *testing.T) {
 	o := stockSealed(t, key(t, 0), plainSecret(ClusterWide))
 	o.SetAnnotations(nil)
-	_, err := keys(t, key(t, 0)).Unseal(o)
+	_, err := keys(t, key(t, 0)).Unseal(o, nil)
 	if fault.KindOf(err) != fault.Refused || !strings.Contains(err.Error(), "sealed for the whole cluster") {
 		t.Errorf("the template's annotations say nothing: %v", err)
 	}
@@ -186,7 +186,7 @@ func TestEveryByteOfAValueIsProtected(t *testing.T) {
 		changed := append([]byte(nil), sealedValue...)
 		changed[i] ^= 1 << (i % 8)
 		_ = unstructured.SetNestedField(o.Object, base64.StdEncoding.EncodeToString(changed), "spec", "encryptedData", "password")
-		_, err := k.Unseal(o)
+		_, err := k.Unseal(o, nil)
 		if kind := fault.KindOf(err); err == nil || kind != fault.Refused && kind != fault.NotFound {
 			t.Fatalf("byte %d of %d may be changed: %v", i, len(sealedValue), err)
 		}
@@ -199,7 +199,7 @@ func TestEveryByteOfAValueIsProtected(t *testing.T) {
 		last := strings.TrimRight(text, "=")
 		other := last[:len(last)-1] + string(rune(last[len(last)-1]+1)) + text[len(last):]
 		_ = unstructured.SetNestedField(o.Object, other, "spec", "encryptedData", "password")
-		if _, err := k.Unseal(o); err == nil {
+		if _, err := k.Unseal(o, nil); err == nil {
 			t.Error("a character of base64 may be changed")
 		}
 	}
@@ -209,7 +209,7 @@ func TestTheTemplateIsNotProtected(t *testing.T) {
 	o := stockSealed(t, key(t, 0), plainSecret(Strict))
 	_ = unstructured.SetNestedField(o.Object, "another", "spec", "template", "metadata", "labels", "app")
 	_ = unstructured.SetNestedField(o.Object, "{{ .password }}", "spec", "template", "data", "copy")
-	got, err := keys(t, key(t, 0)).Unseal(o)
+	got, err := keys(t, key(t, 0)).Unseal(o, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +246,7 @@ func TestErrorsSayWhatIsKnown(t *testing.T) {
 			}
 			k := keys(t, tc.keys...)
 			for range 2 { // the second answer is remembered
-				_, err := k.Unseal(o)
+				_, err := k.Unseal(o, nil)
 				if fault.KindOf(err) != tc.kind || err == nil {
 					t.Fatalf("got %v, want %v", err, tc.kind)
 				}
@@ -294,7 +294,7 @@ func TestRSAIsPaidOnce(t *testing.T) {
 			return nil
 		}))
 		k := keys(t, k0)
-		unseal := func() error { _, err := k.Unseal(o); return err }
+		unseal := func() error { _, err := k.Unseal(o, nil); return err }
 		whole, again = min(whole, took(t, unseal)), min(again, took(t, unseal))
 	}
 	t.Logf("%d values: RSA alone %v, unsealed %v, again %v", n, bare, whole, again)
@@ -322,22 +322,22 @@ func took(t *testing.T, f func() error) time.Duration {
 func TestAKeyThatIsGoneOpensNothing(t *testing.T) {
 	k := keys(t, key(t, 0), key(t, 1))
 	o := stockSealed(t, key(t, 0), plainSecret(Strict))
-	if _, err := k.Unseal(o); err != nil {
+	if _, err := k.Unseal(o, nil); err != nil {
 		t.Fatal(err)
 	}
 	k.ring.Store(newRing([]*Key{key(t, 1)}))
-	if _, err := k.Unseal(o); fault.KindOf(err) != fault.NotFound {
+	if _, err := k.Unseal(o, nil); fault.KindOf(err) != fault.NotFound {
 		t.Errorf("what was opened once opens without its key: %v", err)
 	}
 	k.ring.Store(newRing([]*Key{key(t, 1), key(t, 0)}))
-	if _, err := k.Unseal(o); err != nil {
+	if _, err := k.Unseal(o, nil); err != nil {
 		t.Errorf("the key is back: %v", err)
 	}
 }
 
 func TestNothingOpenedLiesInMemoryInPlain(t *testing.T) {
 	k := keys(t, key(t, 0))
-	if _, err := k.Unseal(stockSealed(t, key(t, 0), plainSecret(Strict))); err != nil {
+	if _, err := k.Unseal(stockSealed(t, key(t, 0), plainSecret(Strict)), nil); err != nil {
 		t.Fatal(err)
 	}
 	n := 0

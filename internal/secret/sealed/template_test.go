@@ -47,7 +47,7 @@ func TestTemplatesRenderAsTheStockControllerDoes(t *testing.T) {
 	}
 	o := stockSealed(t, key(t, 0), plain)
 	set(toAny(templates), "spec", "template", "data")(o)
-	got, err := keys(t, key(t, 0)).Unseal(o)
+	got, err := keys(t, key(t, 0)).Unseal(o, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

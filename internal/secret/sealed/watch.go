@@ -218,7 +218,7 @@ func (k *Keys) noteSecret(_ context.Context, o any, gone bool) {
 	default:
 		k.Log.Warn("a sealing key is left out: there are too many", "secret", name, "limit", maxKeys)
 	}
-	before, after := k.ring.Load(), newRing(slices.Collect(maps.Values(k.secrets)))
+	before, after := k.ring.Load(), newRing(k.usable())
 	k.ring.Store(after)
 	tell := k.waiting == nil && (before.id != after.id || before.newest() != after.newest())
 	k.mu.Unlock()
@@ -227,11 +227,27 @@ func (k *Keys) noteSecret(_ context.Context, o any, gone bool) {
 	}
 }
 
-// bar remembers that the key in a Secret is compromised, for messages only; nil: none is.
+// usable are the keys that open: none that a Secret says is compromised, whichever other
+// Secret holds it too.
+func (k *Keys) usable() []*Key {
+	barred := map[string]bool{}
+	for _, key := range k.barred {
+		barred[key.Fingerprint] = true
+	}
+	var all []*Key
+	for _, key := range k.secrets {
+		if !barred[key.Fingerprint] {
+			all = append(all, key)
+		}
+	}
+	return all
+}
+
+// bar remembers that the key in a Secret is compromised; nil: none is.
 func (k *Keys) bar(name string, key *Key) {
 	if key == nil {
 		delete(k.barred, name)
-	} else if k.barred[name] != nil || len(k.barred) < maxKeys {
+	} else {
 		k.barred[name] = key
 	}
 }

@@ -9,12 +9,13 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/reach"
 	"github.com/holdfastcd/holdfast/internal/secret"
 )
 
@@ -24,10 +25,6 @@ const (
 	requestTimeout = 15 * time.Second
 	maxAnswer      = 256 << 10
 )
-
-// metadata6 is where Amazon's machines find their metadata by IPv6; by IPv4, and with
-// other clouds, it is link-local.
-var metadata6 = netip.MustParseAddr("fd00:ec2::254")
 
 // client returns what key services are asked with: files name their addresses, so that
 // it goes neither where machines keep what is for them alone, nor where it is sent on.
@@ -49,7 +46,7 @@ func (o Options) client() *http.Client {
 		}
 	}
 	return &http.Client{
-		Transport:     answers{transport},
+		Transport:     &answers{base: transport, clock: o.clock, paused: map[string]pause{}},
 		Timeout:       requestTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -58,27 +55,69 @@ func (o Options) client() *http.Client {
 // checkAddress refuses the addresses of this machine, and those at which machines keep
 // what is for nobody but them (RFC 3927, RFC 4291, metadata services). Errors: Refused.
 func (o Options) checkAddress(address string) error {
-	at, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return fault.New(fault.Internal, "the address of the key service cannot be read")
+	if !o.AllowLinkLocal {
+		if err := reach.Link("the key service", address); err != nil {
+			return err
+		}
 	}
-	ip := at.Addr().Unmap().WithZone("")
-	if !o.AllowLinkLocal && (ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip == metadata6) {
-		return fault.New(fault.Refused, "the key service is at %s, a link-local address", ip).
-			WithHint("such addresses are for a machine itself, as the metadata of a cloud; --allow-link-local permits them")
-	}
-	if !o.AllowLoopback && (ip.IsLoopback() || ip.IsUnspecified()) {
-		return fault.New(fault.Refused, "the key service is at %s, an address of the machine itself", ip)
+	if !o.AllowLoopback {
+		return reach.Loopback("the key service", address)
 	}
 	return nil
 }
 
-// answers bounds how much of an answer is read.
-type answers struct{ base http.RoundTripper }
+// How long a key service that did not answer is left alone: who waits for it keeps
+// others from their turn.
+const (
+	firstPause = 10 * time.Second
+	lastPause  = 5 * time.Minute
+)
+
+// pause says until when a key service is not asked.
+type pause struct {
+	until time.Time
+	wait  time.Duration
+}
+
+// answers bounds how much of an answer is read, and leaves those alone for a while who
+// do not give any. What is remembered is of one Secret's keys: no tenant has another's
+// key service be left alone.
+type answers struct {
+	base  http.RoundTripper
+	clock func() time.Time
+
+	mu     sync.Mutex
+	paused map[string]pause // by host
+}
+
+// leave notes whether a host answered.
+func (a *answers) leave(host string, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, ours := errors.AsType[*fault.Error](err); err == nil || ours || errors.Is(err, context.Canceled) {
+		delete(a.paused, host)
+		return
+	}
+	wait := min(max(firstPause, 2*a.paused[host].wait), lastPause)
+	if _, known := a.paused[host]; known || len(a.paused) < maxPaused {
+		a.paused[host] = pause{a.clock().Add(wait), wait}
+	}
+}
+
+// maxPaused bounds the hosts that are remembered: files name them.
+const maxPaused = 64
 
 // RoundTrip implements http.RoundTripper.
-func (a answers) RoundTrip(r *http.Request) (*http.Response, error) {
+func (a *answers) RoundTrip(r *http.Request) (*http.Response, error) {
+	a.mu.Lock()
+	left := a.paused[r.URL.Host].until.Sub(a.clock())
+	a.mu.Unlock()
+	if left > 0 {
+		return nil, fault.New(fault.Unreachable, "%s did not answer, and is asked again in %s", shown(r.URL.Host), left.Round(time.Second)).
+			WithHint("is it up, and reachable from here?")
+	}
 	resp, err := a.base.RoundTrip(r)
+	a.leave(r.URL.Host, err)
 	if err == nil {
 		resp.Body = struct {
 			io.Reader

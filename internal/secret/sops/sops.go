@@ -45,6 +45,15 @@ type Options struct {
 	Transport http.RoundTripper
 	// Timeout bounds what the key services may take for one file; 0: 30 seconds.
 	Timeout time.Duration
+	// Clock tells the time; nil: time.Now.
+	Clock func() time.Time
+}
+
+func (o Options) clock() time.Time {
+	if o.Clock == nil {
+		return time.Now()
+	}
+	return o.Clock()
 }
 
 const defaultTimeout = 30 * time.Second

@@ -47,7 +47,7 @@ type errand struct {
 // TestLongHistory fetches a repository with a long history, each time in a
 // process of its own, whose time and memory it measures.
 func TestLongHistory(t *testing.T) {
-	commits, files := 600, 200
+	commits, files := 300, 100
 	if os.Getenv(historyEnv) == "full" {
 		commits, files = 50_000, 20_000
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,18 +22,24 @@ import (
 	"github.com/holdfastcd/holdfast/internal/source"
 )
 
+// lockedKey is made once: hashing its passphrase takes seconds with the race detector.
+var lockedKey = sync.OnceValues(func() (*pem.Block, error) {
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return nil, err
+	}
+	return ssh.MarshalPrivateKeyWithPassphrase(key, "", []byte("passphrase"))
+})
+
 // slowKey is an encrypted key of OpenSSH's format that says it is hashed in so many
 // rounds.
 func slowKey(t *testing.T, rounds uint32) []byte {
 	t.Helper()
-	_, key, err := ed25519.GenerateKey(nil)
+	made, err := lockedKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	block, err := ssh.MarshalPrivateKeyWithPassphrase(key, "", []byte("passphrase"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	block := &pem.Block{Type: made.Type, Bytes: bytes.Clone(made.Bytes)}
 	// The options end in the rounds, and follow the name of the function.
 	at := bytes.Index(block.Bytes, []byte("bcrypt")) + len("bcrypt")
 	size := int(binary.BigEndian.Uint32(block.Bytes[at:]))
@@ -134,10 +141,10 @@ func TestMetadataIsOutOfReach(t *testing.T) {
 	}{
 		"directly":     {"http://169.254.169.254/x", source.Secret{}},
 		"redirect":     {front.URL + "/x", source.Secret{}},
-		"ssh":          {"ssh://git@169.254.169.254/x", source.Secret{SSHKey: slowKey(t, 16), Password: "passphrase", KnownHosts: []byte(lines)}},
+		"ssh":          {"ssh://git@169.254.169.254/x", source.Secret{SSHKey: plainKey(t), KnownHosts: []byte(lines)}},
 		"proxy":        {"http://git.example.com/x", proxied("http://169.254.169.254:80")},
 		"socks":        {"https://git.example.com/x", proxied("socks5://169.254.169.254:80")},
-		"proxy of ssh": {"ssh://git@169.254.169.254/x", source.Secret{SSHKey: slowKey(t, 16), Password: "passphrase", KnownHosts: []byte(lines), Proxy: &source.Proxy{URL: "http://169.254.169.254"}}},
+		"proxy of ssh": {"ssh://git@169.254.169.254/x", source.Secret{SSHKey: plainKey(t), KnownHosts: []byte(lines), Proxy: &source.Proxy{URL: "http://169.254.169.254"}}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

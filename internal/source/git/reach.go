@@ -2,16 +2,11 @@ package git
 
 import (
 	"net"
-	"net/netip"
 	"syscall"
 	"time"
 
-	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/reach"
 )
-
-// metadata6 is where Amazon's machines find their metadata by IPv6; by IPv4, and
-// with other clouds, it is link-local.
-var metadata6 = netip.MustParseAddr("fd00:ec2::254")
 
 // dialer connects to Git servers and proxies: wherever a tenant's URL, or a redirect
 // of that server, leads, but for link-local addresses, where machines keep what is
@@ -24,17 +19,4 @@ func (o Options) dialer() *net.Dialer {
 	return d
 }
 
-// checkAddress refuses link-local addresses (RFC 3927, RFC 4291) and those of
-// metadata services. Errors: Refused.
-func checkAddress(address string) error {
-	at, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return fault.New(fault.Internal, "the address of the Git server cannot be read")
-	}
-	ip := at.Addr().Unmap().WithZone("")
-	if ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip == metadata6 {
-		return fault.New(fault.Refused, "the Git server, or its proxy, is at %s, a link-local address", ip).
-			WithHint("such addresses are for a machine itself, as the metadata of a cloud; --allow-link-local permits them")
-	}
-	return nil
-}
+func checkAddress(address string) error { return reach.Link("the Git server, or its proxy,", address) }

@@ -23,6 +23,7 @@ import (
 
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/object"
+	"github.com/holdfastcd/holdfast/internal/reach"
 	"github.com/holdfastcd/holdfast/internal/trust"
 )
 
@@ -34,24 +35,7 @@ const (
 	maxBlob     = 64 << 20 // an SBOM of a large image has tens of MiB
 )
 
-// metadata6 is where Amazon's machines find their metadata by IPv6; by IPv4, and
-// with other clouds, it is link-local.
-var metadata6 = netip.MustParseAddr("fd00:ec2::254")
-
-// checkAddress refuses the addresses at which machines keep what is for nobody but
-// them (RFC 3927, RFC 4291, metadata services). Errors: Refused.
-func checkAddress(address string) error {
-	at, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return fault.New(fault.Internal, "the address of the registry cannot be read")
-	}
-	ip := at.Addr().Unmap().WithZone("")
-	if ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip == metadata6 {
-		return fault.New(fault.Refused, "the registry is at %s, a link-local address", ip).
-			WithHint("such addresses are for a machine itself, as the metadata of a cloud; --allow-link-local permits them")
-	}
-	return nil
-}
+func checkAddress(address string) error { return reach.Link("the registry", address) }
 
 // newTransport returns the transport to registries whose certificates ca (PEM)
 // vouches for; none: the system's. Errors: Invalid, if ca holds no certificate.

@@ -1,0 +1,467 @@
+package own
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	kschema "k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/metadata"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	api "github.com/holdfastcd/holdfast/api/holdfast/v1alpha1"
+	"github.com/holdfastcd/holdfast/internal/audit"
+	"github.com/holdfastcd/holdfast/internal/delivery"
+	"github.com/holdfastcd/holdfast/internal/dialect"
+	"github.com/holdfastcd/holdfast/internal/fault"
+	"github.com/holdfastcd/holdfast/internal/policy"
+	"github.com/holdfastcd/holdfast/internal/schema"
+	"github.com/holdfastcd/holdfast/internal/source"
+	"github.com/holdfastcd/holdfast/internal/trust"
+)
+
+// SetOptions are what the process adds to PolicySets. Only Policies is needed.
+type SetOptions struct {
+	// Changed is told that deliveries are judged by something else than before, and all
+	// of them need a pass; nil: nobody is. It must not block.
+	Changed func()
+	// Record is given an entry for each change of what is judged by; nil: nobody is. It
+	// must not block.
+	Record func(audit.Entry)
+	// Alive reports whether a delivery, named Kind/namespace/name, still exists; nil:
+	// those that asked do.
+	Alive func(owner string) bool
+	// Policies tell whether a set can be judged by at all.
+	Policies delivery.Policies
+	// Credential reads what a Secret holds for a Git address; nil: no Secret can be read.
+	Credential func(ctx context.Context, url string, secret types.NamespacedName) (source.Credential, error)
+	// Repository returns what a GitRepository offers, and its address; nil: none is known.
+	Repository func(ctx context.Context, name types.NamespacedName) (source.Revision, string, error)
+	// Verify judges a revision of policies by what the subject must prove; last is the
+	// commit that was judged by before, "" for none. nil: nothing is demanded.
+	Verify func(ctx context.Context, r source.Revision, s trust.Subject, last string) error
+	// Served tells how the cluster serves a kind; nil: it serves none with policies.
+	Served func(kschema.GroupKind) (schema.Kind, bool)
+}
+
+// PolicySets serves the PolicySets of a cluster: which policies a delivery is judged by,
+// and how each set stands.
+type PolicySets struct {
+	env     *dialect.Env
+	options SetOptions
+	client  dynamic.Interface
+	bare    metadata.Interface // of objects' metadata
+	queue   workqueue.TypedDelayingInterface[string]
+	begin   func(context.Context) error // once
+	lists   *clusterLists
+
+	mu       sync.Mutex
+	known    bool
+	settled  chan struct{}
+	sets     map[string]*currentSet
+	subjects map[string]*ruledSubject
+	made     map[string]policy.Sets
+	wrote    map[string]time.Time
+	swept    time.Time
+	spaces   map[string]map[string]string // labels of namespaces; nil while nobody asks
+	spacious func() bool                  // they are known
+}
+
+// currentSet is a set as it is now.
+type currentSet struct {
+	CompiledSet
+
+	object *unstructured.Unstructured
+	read   []*reading // of each source
+	what   string     // happened to it
+	by     []audit.Person
+	told   string // what was recorded of it last
+
+	now     policy.Set // with all that was read
+	version string     // of now
+	waiting string     // what has not been read yet; "" where everything was
+	flaw    string     // why a policy of it cannot be judged by; "" if all can, or nobody knows
+	probed  string     // version that flaw is about
+}
+
+// ruledSubject is a delivery that has asked what it is judged by.
+type ruledSubject struct {
+	trust.Subject
+
+	ruling *delivery.Ruling // nil: it was not judged yet
+}
+
+// SetupPolicySets makes what serves PolicySets. They are known once [PolicySets.Start]
+// has returned. Errors are *fault.Error: NotFound if the cluster does not serve the kind,
+// Unreachable, Internal.
+func SetupPolicySets(mgr ctrl.Manager, env *dialect.Env, o SetOptions) (*PolicySets, error) {
+	_, err := mgr.GetRESTMapper().RESTMapping(api.GroupVersion.WithKind(api.PolicySetKind).GroupKind(), api.GroupVersion.Version)
+	switch {
+	case meta.IsNoMatchError(err):
+		return nil, fault.New(fault.NotFound, "the cluster does not serve %s", api.GroupVersion.WithKind(api.PolicySetKind)).
+			WithHint("install the definitions: holdfast install --crds-only")
+	case err != nil:
+		return nil, fault.New(fault.Unreachable, "cannot ask for the kinds of the cluster: %s", err).Because(err)
+	}
+	plain, err := dynamic.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return nil, fault.New(fault.Internal, "cannot make a client: %s", err).Because(err)
+	}
+	bare, err := metadata.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return nil, fault.New(fault.Internal, "cannot make a client: %s", err).Because(err)
+	}
+	return newPolicySets(env, o, plain, bare), nil
+}
+
+func newPolicySets(env *dialect.Env, o SetOptions, c dynamic.Interface, bare metadata.Interface) *PolicySets {
+	if o.Changed == nil {
+		o.Changed = func() {}
+	}
+	if o.Record == nil {
+		o.Record = func(audit.Entry) {}
+	}
+	if o.Alive == nil {
+		o.Alive = func(string) bool { return true }
+	}
+	if o.Served == nil {
+		o.Served = func(kschema.GroupKind) (schema.Kind, bool) { return schema.Kind{}, false }
+	}
+	if env.Log == nil {
+		env.Log = slog.New(slog.DiscardHandler)
+	}
+	p := &PolicySets{
+		env: env, options: o, client: c, bare: bare, settled: make(chan struct{}),
+		queue: workqueue.NewTypedDelayingQueue[string](),
+		sets:  map[string]*currentSet{}, subjects: map[string]*ruledSubject{}, made: map[string]policy.Sets{},
+		wrote: map[string]time.Time{}, swept: time.Now(),
+	}
+	p.lists = newClusterLists(c, o.Served, p.All)
+	var once sync.Once
+	p.begin = func(ctx context.Context) (err error) {
+		once.Do(func() { err = p.watch(ctx) })
+		return err
+	}
+	return p
+}
+
+// Start reads the sets and their sources, and follows them until ctx ends. It returns
+// when they are known, so that no delivery that begins after it is told to wait; after
+// some seconds, or when ctx ends, it returns without.
+func (p *PolicySets) Start(ctx context.Context) error {
+	if err := p.begin(ctx); err != nil {
+		return err
+	}
+	timer := time.NewTimer(settleWithin)
+	defer timer.Stop()
+	select {
+	case <-p.settled:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// readers is how many sets are read at once.
+const readers = 2
+
+// watch follows the sets until ctx ends. It returns at once.
+func (p *PolicySets) watch(ctx context.Context) error {
+	informer := toolscache.NewSharedIndexInformer(listWatch(p.client.Resource(api.GroupVersion.WithResource("policysets"))), &unstructured.Unstructured{}, 0, nil)
+	if err := informer.SetTransform(dialect.Slim); err != nil {
+		return fault.New(fault.Internal, "cannot watch PolicySets: %s", err)
+	}
+	registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    func(x any) { p.seen(ctx, x) },
+		UpdateFunc: func(_, x any) { p.seen(ctx, x) },
+		DeleteFunc: func(x any) { p.gone(ctx, x) },
+	})
+	if err != nil {
+		return fault.New(fault.Internal, "cannot watch PolicySets: %s", err)
+	}
+	go informer.RunWithContext(ctx)
+	for range readers {
+		go p.work(ctx)
+	}
+	go func() {
+		<-ctx.Done()
+		p.queue.ShutDown()
+	}()
+	go func() {
+		if toolscache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
+			p.mu.Lock()
+			p.known = true
+			p.settle()
+			p.mu.Unlock()
+			p.options.Changed()
+		}
+	}()
+	return nil
+}
+
+// work reads sets, one after the other, and tells how they stand.
+func (p *PolicySets) work(ctx context.Context) {
+	for {
+		name, over := p.queue.Get()
+		if over {
+			return
+		}
+		if after := p.refresh(ctx, name); after > 0 {
+			p.queue.AddAfter(name, after)
+		}
+		p.queue.Done(name)
+	}
+}
+
+// All has every set be read again: what its sources must prove, or the policies of the
+// cluster, may have changed.
+func (p *PolicySets) All() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name := range p.sets {
+		p.queue.Add(name)
+	}
+}
+
+// KindsChanged has the policies of the cluster be looked for again: it serves other kinds.
+func (p *PolicySets) KindsChanged() { p.All() }
+
+// Refresh has the sets be read again that follow a repository, however its address is
+// written. The hub must have been told before.
+func (p *PolicySets) Refresh(url, _ string) {
+	want := source.NormalizeURL(url)
+	p.someOf(func(s SetSource) bool { return want != "" && source.NormalizeURL(s.URL) == want })
+}
+
+// Offered has the sets be read again that follow a GitRepository.
+func (p *PolicySets) Offered(name types.NamespacedName) {
+	p.someOf(func(s SetSource) bool { return s.Repository == name })
+}
+
+func (p *PolicySets) someOf(wanted func(SetSource) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, s := range p.sets {
+		if slices.ContainsFunc(s.Sources, wanted) {
+			p.queue.Add(name)
+		}
+	}
+}
+
+// Exists reports whether there is a set of a name.
+func (p *PolicySets) Exists(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sets[name] != nil
+}
+
+// settle tells [PolicySets.Start] once everything was tried. p.mu is held.
+func (p *PolicySets) settle() {
+	if len(p.sets) > 0 && (p.spacious == nil || !p.spacious()) {
+		return
+	}
+	for _, s := range p.sets {
+		for _, r := range s.read {
+			if !r.tried {
+				return
+			}
+		}
+	}
+	select {
+	case <-p.settled:
+	default:
+		if p.known {
+			close(p.settled)
+		}
+	}
+}
+
+// Sets returns what a delivery is judged by: the sets that select it. Errors are
+// *fault.Error of kind Waiting, while the sets or their sources have not been read yet:
+// nothing is delivered until they are.
+func (p *PolicySets) Sets(s trust.Subject) (policy.Sets, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.known {
+		return policy.Sets{}, fault.New(fault.Waiting, "the PolicySets are not known yet")
+	}
+	p.note(s)
+	var sets []policy.Set
+	var key strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(p.sets)) {
+		c := p.sets[name]
+		switch {
+		case !c.Selects(s):
+		case c.waiting != "":
+			return policy.Sets{}, fault.New(fault.Waiting, "PolicySet %s: %s has not been read yet", name, c.waiting)
+		default:
+			sets = append(sets, c.now)
+			key.WriteString(name + "\n")
+		}
+	}
+	if len(sets) > 0 && (p.spacious == nil || !p.spacious()) {
+		return policy.Sets{}, fault.New(fault.Waiting, "the namespaces are not known yet")
+	}
+	all, ok := p.made[key.String()]
+	if !ok {
+		all = policy.NewSets(sets...)
+		p.made[key.String()] = all
+	}
+	return all, nil
+}
+
+// seen takes in a set as it is now.
+func (p *PolicySets) seen(ctx context.Context, x any) {
+	u, ok := x.(*unstructured.Unstructured)
+	if !ok {
+		return
+	}
+	p.mu.Lock()
+	before := p.sets[u.GetName()]
+	if before != nil && before.object.GetUID() == u.GetUID() && before.object.GetGeneration() == u.GetGeneration() {
+		before.object = u // only its status or its metadata moved
+		p.mu.Unlock()
+		return
+	}
+	next := &currentSet{CompiledSet: CompilePolicySet(u, p.now()), object: u, what: "created", by: dialect.LastWriter(u)}
+	if before != nil && before.object.GetUID() == u.GetUID() {
+		next.what, next.told = "changed", before.told
+	}
+	for _, s := range next.Sources {
+		next.read = append(next.read, before.reading(s))
+	}
+	p.sets[u.GetName()] = next
+	p.lists.keep(ctx, p.asked())
+	p.watchNamespaces(ctx)
+	tell := p.assemble(next)
+	p.queue.Add(u.GetName())
+	p.mu.Unlock()
+	tell()
+}
+
+// gone takes in that a set is deleted.
+func (p *PolicySets) gone(ctx context.Context, x any) {
+	if tombstone, ok := x.(toolscache.DeletedFinalStateUnknown); ok {
+		x = tombstone.Obj
+	}
+	u, ok := x.(*unstructured.Unstructured)
+	if !ok {
+		return
+	}
+	p.mu.Lock()
+	before := p.sets[u.GetName()]
+	delete(p.sets, u.GetName())
+	delete(p.wrote, u.GetName())
+	clear(p.made)
+	p.lists.keep(ctx, p.asked())
+	p.settle()
+	known := p.known
+	p.mu.Unlock()
+	if before != nil && known {
+		p.options.Record(p.entry(before, "deleted", nil))
+		p.options.Changed()
+	}
+}
+
+// asked are the kinds of policies in the cluster that sets take in. p.mu is held.
+func (p *PolicySets) asked() []string {
+	var all []string
+	for _, s := range p.sets {
+		all = append(all, s.Cluster...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// assemble puts together what a set is judged by now. It returns what tells of it if it
+// is another than before, to be called without the lock. p.mu is held.
+func (p *PolicySets) assemble(c *currentSet) (tell func()) {
+	waited := c.waiting
+	c.gather(p.lists)
+	version := policy.NewSets(c.now).Version
+	p.settle()
+	if c.version == version && waited == c.waiting {
+		return func() {}
+	}
+	c.version = version
+	clear(p.made)
+	if !p.known {
+		return func() {}
+	}
+	entry, news := audit.Entry{}, c.waiting == "" && c.told != version
+	if news {
+		c.told = version
+		entry = p.entry(c, c.what, c.by)
+		c.what, c.by = "its sources changed", nil
+	}
+	return func() {
+		if news {
+			p.options.Record(entry)
+		}
+		p.options.Changed()
+	}
+}
+
+// gather makes c.now of what was read.
+func (c *currentSet) gather(lists *clusterLists) {
+	var documents []policy.Document
+	var revisions []string
+	broken := c.Set.Broken
+	c.waiting = ""
+	for i, r := range c.read {
+		switch {
+		case r.has():
+			documents = append(documents, r.named(i)...)
+			revisions = append(revisions, r.commit)
+		case !r.tried || fault.KindOf(r.err) == fault.Waiting:
+			c.waiting = c.Sources[i].String()
+		case broken == "":
+			broken = fmt.Sprintf("%s cannot be had: %s", c.Sources[i], fault.From(r.err))
+		}
+	}
+	for _, k := range c.Cluster {
+		found, ok := lists.documents(k)
+		if !ok && c.waiting == "" {
+			c.waiting = "what the cluster holds of " + k
+		}
+		documents = append(documents, found...)
+	}
+	if broken != "" {
+		c.waiting = ""
+	}
+	c.now = c.With(documents, strings.Join(revisions, ","))
+	c.now.Broken = broken
+}
+
+// entry is what the audit log holds of a change of a set.
+func (p *PolicySets) entry(c *currentSet, what string, by []audit.Person) audit.Entry {
+	mode := api.ModeEnforce
+	if c.now.Warn {
+		mode = api.ModeWarn
+	}
+	if c.now.Broken != "" {
+		mode += ", broken"
+	}
+	return audit.Entry{
+		Time: p.now(), Action: audit.Policy, Delivery: name(api.PolicySetKind, "", c.object.GetName()), UID: string(c.object.GetUID()), Who: by,
+		Reason: fmt.Sprintf("%s: generation %d, %s, judges by %s at revision %s", what, c.object.GetGeneration(), mode, c.version, c.now.Revision),
+	}
+}
+
+func (p *PolicySets) now() time.Time {
+	if p.env.Clock == nil {
+		return time.Now()
+	}
+	return p.env.Clock()
+}

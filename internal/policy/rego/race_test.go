@@ -1,0 +1,6 @@
+//go:build race
+
+package rego
+
+// The race detector makes programs larger and slower.
+const memoryFactor, raceFactor = 6, 6
