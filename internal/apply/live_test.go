@@ -48,7 +48,17 @@ func newSite(t *testing.T) *site {
 	s.as(t, "test", fmt.Sprintf(`{apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {name: deployer, namespace: %[1]s},
 		roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: admin},
 		subjects: [{kind: ServiceAccount, name: deployer, namespace: %[1]s}]}`, s.ns))
-	return s
+	// The API server goes by what its own watch of bindings has shown it, and tells nobody.
+	kind, _ := s.LookupGroupKind(kschema.GroupKind{Group: "apps", Kind: "Deployment"})
+	for end := time.Now().Add(patience); ; {
+		may, err := s.As(cluster.ServiceAccount(s.ns, "deployer")).May(t.Context(), "patch", kind, object.ID{Group: "apps", Kind: "Deployment", Namespace: s.ns})
+		if may {
+			return s
+		}
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("the account has no rights still: %v", err)
+		}
+	}
 }
 
 // reconnect returns a new connection for the same namespace.

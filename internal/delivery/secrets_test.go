@@ -244,7 +244,7 @@ func TestOpenedValuesAreMasked(t *testing.T) {
 	for _, a := range p.Actions() {
 		fields = append(fields, p.Fields(a)...)
 	}
-	if got := fmt.Sprint(fields); got != `[{data.key (secret) (secret)} {data.other "more" "less"}]` {
+	if got := fmt.Sprint(fields); got != `[{data.key (secret) (secret)} {data.other (secret) "less"}]` {
 		t.Errorf("a preview shows %s", got)
 	}
 }

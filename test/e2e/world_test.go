@@ -83,6 +83,7 @@ func build(cluster *harness.Cluster) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
+	harness.AtEnd(func() { _ = os.RemoveAll(dir) })
 	w := &world{cluster: cluster, binary: filepath.Join(dir, "holdfast"), kubeconfig: filepath.Join(dir, "kubeconfig")}
 	if out, err := compile(w.binary).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build holdfast: %w\n%s", err, out)

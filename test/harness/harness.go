@@ -31,11 +31,25 @@ var shared struct {
 	once    sync.Once
 	cluster *Cluster
 	err     error
+
+	mu   sync.Mutex
+	ends []func()
+}
+
+// AtEnd has something be done when the tests of the package are over: what they share
+// belongs to none of them.
+func AtEnd(do func()) {
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	shared.ends = append(shared.ends, do)
 }
 
 // Main runs a package's tests and then stops the cluster that they shared, if they started one. It is the body of TestMain.
 func Main(m *testing.M) {
 	code := m.Run()
+	for _, do := range shared.ends {
+		do()
+	}
 	if shared.cluster != nil {
 		if err := shared.cluster.Stop(); err != nil {
 			fmt.Fprintln(os.Stderr, "harness:", err)

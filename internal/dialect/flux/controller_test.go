@@ -107,6 +107,7 @@ func newWorld(t *testing.T, c *harness.Cluster, change func(*dialect.Env)) (*wor
 	if err != nil {
 		return nil, err
 	}
+	harness.AtEnd(func() { _ = os.RemoveAll(dir) })
 	w := &world{cluster: c}
 	if w.git, err = gitserver.Start(filepath.Join(dir, "git"), gitserver.Options{}); err != nil {
 		return nil, err
