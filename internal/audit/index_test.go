@@ -122,7 +122,7 @@ func FuzzBundle(f *testing.F) {
 }
 
 func FuzzStored(f *testing.F) {
-	record, err := deflate([]byte(`{"objects":[{"object":"a"}]}`))
+	record, err := (&press{}).deflate([]byte(`{"objects":[{"object":"a"}]}`))
 	if err != nil {
 		f.Fatal(err)
 	}

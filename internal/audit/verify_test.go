@@ -191,7 +191,7 @@ func TestTampering(t *testing.T) {
 		}, ""},
 		{"a record is gone", func(m memory) { delete(m, record(m)) }, "the record of entry"},
 		{"a record is another one", func(m memory) {
-			text, err := deflate([]byte(`{}`))
+			text, err := (&press{}).deflate([]byte(`{}`))
 			if err != nil {
 				t.Fatal(err)
 			}

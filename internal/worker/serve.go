@@ -25,7 +25,7 @@ const (
 	// of 1 GiB would be a slow one.
 	maxStack = 32 << 20
 	// gcPercent keeps a worker with a large job small.
-	gcPercent = 50
+	gcPercent = 35
 	// ballast is allocated and never touched, so that it takes no memory: with
 	// it, the collector lets a worker with a small job make ballast/2 of garbage
 	// before it runs, instead of 2 MiB. It halves the time of small jobs.
