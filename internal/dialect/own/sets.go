@@ -287,28 +287,41 @@ func (p *PolicySets) settle() {
 	}
 }
 
+// selected are the sets that select a delivery, by name. Errors are Waiting. p.mu is held.
+func (p *PolicySets) selected(s trust.Subject) ([]policy.Set, error) {
+	if !p.known {
+		return nil, fault.New(fault.Waiting, "the PolicySets are not known yet")
+	}
+	var sets []policy.Set
+	for _, name := range slices.Sorted(maps.Keys(p.sets)) {
+		c := p.sets[name]
+		switch {
+		case !c.Selects(s):
+		case c.waiting != "":
+			return nil, fault.New(fault.Waiting, "PolicySet %s: %s has not been read yet", name, c.waiting)
+		default:
+			sets = append(sets, c.now)
+		}
+	}
+	return sets, nil
+}
+
 // Sets returns what a delivery is judged by: the sets that select it. Errors are
 // *fault.Error of kind Waiting, while the sets or their sources have not been read yet:
 // nothing is delivered until they are.
 func (p *PolicySets) Sets(s trust.Subject) (policy.Sets, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.known {
-		return policy.Sets{}, fault.New(fault.Waiting, "the PolicySets are not known yet")
+	if p.known {
+		p.note(s)
 	}
-	p.note(s)
-	var sets []policy.Set
+	sets, err := p.selected(s)
+	if err != nil {
+		return policy.Sets{}, err
+	}
 	var key strings.Builder
-	for _, name := range slices.Sorted(maps.Keys(p.sets)) {
-		c := p.sets[name]
-		switch {
-		case !c.Selects(s):
-		case c.waiting != "":
-			return policy.Sets{}, fault.New(fault.Waiting, "PolicySet %s: %s has not been read yet", name, c.waiting)
-		default:
-			sets = append(sets, c.now)
-			key.WriteString(name + "\n")
-		}
+	for _, set := range sets {
+		key.WriteString(set.Name + "\n")
 	}
 	if len(sets) > 0 && (p.spacious == nil || !p.spacious()) {
 		return policy.Sets{}, fault.New(fault.Waiting, "the namespaces are not known yet")
