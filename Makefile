@@ -63,11 +63,11 @@ test: signing-tools audit-tools lint devcluster signer kyverno ## Lint, then all
 	CGO_ENABLED=0 $(GO) -C devcluster test ./cmd/devcluster ./internal/...
 	CGO_ENABLED=0 $(GO) -C kyverno test ./...
 	@# Most tests wait for a cluster or a server most of the time: four packages side by side
-	@# keep two processors busy.
-	$(GO) test -race -p 4 -timeout 20m $$($(GO) list ./... | grep -v '/test/e2e$$')
+	@# keep two processors busy. The linters have vetted already, strictly.
+	$(GO) test -race -vet=off -p 4 -timeout 20m $$($(GO) list ./... | grep -v '/test/e2e$$')
 	@# The end-to-end tests watch a process built without the race detector; races of the
 	@# product are found by the tests of its packages, and a second build of all of it saved.
-	CGO_ENABLED=0 $(GO) test -timeout 20m ./test/e2e
+	CGO_ENABLED=0 $(GO) test -vet=off -timeout 20m ./test/e2e
 
 .PHONY: unit
 unit: signing-tools ## Only the tests that need no cluster
@@ -128,10 +128,11 @@ audit-cost: devcluster ## What the audit log adds to a sync on a real API server
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## Format, vet and lint, strictly
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt'ed:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
-	$(BIN)/golangci-lint run ./...
+	@# Without cgo the linters share what the binary and the end-to-end tests are built of.
+	CGO_ENABLED=0 $(BIN)/golangci-lint run ./...
 
 $(BIN)/golangci-lint: tools/lint/go.mod
-	$(GO) -C tools/lint build -o $(CURDIR)/$(BIN)/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	CGO_ENABLED=0 $(GO) -C tools/lint build -o $(CURDIR)/$(BIN)/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 .PHONY: generate
 generate: ## Regenerate deepcopy functions and CRDs from the API types
