@@ -44,6 +44,7 @@ type derived struct {
 	cel    map[string]*celRule
 	// labels: it looks at labels of namespaces beyond the name.
 	labels bool
+	loops  loops
 }
 
 // compileClassic reads a policy. It is nil where nothing of it can be judged.
@@ -180,6 +181,7 @@ func (c *classic) derive(gvk schema.GroupVersionKind) *derived {
 		}
 		d.labels = d.labels || looksAtLabels(&r, c.policy.GetSpec())
 		d.rules[r.Name] = r.DeepCopy()
+		d.loops.add(d.rules[r.Name])
 		rules = append(rules, standIn(r))
 	}
 	if len(rules) == 0 {

@@ -7,6 +7,7 @@ import (
 	kyvernov2 "github.com/kyverno/kyverno/api/kyverno/v2"
 	engineapi "github.com/kyverno/kyverno/pkg/engine/api"
 	enginecontext "github.com/kyverno/kyverno/pkg/engine/context"
+	apiutils "github.com/kyverno/kyverno/pkg/utils/api"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -44,7 +45,14 @@ func (j *judging) ask(s *subject, d *derived, live bool) (*asked, error) {
 	if err := variables.AddOperation(string(a.verb)); err != nil {
 		return nil, err
 	}
-	if err := variables.AddImageInfos(&a.object, e.config); err != nil {
+	seen := s.images
+	if seen == nil || live {
+		seen = &images{engine: e, object: a.object}
+	}
+	if !live {
+		s.images = seen
+	}
+	if err := variables.AddDeferredLoader(imageLoader{seen, variables}); err != nil {
 		return nil, err
 	}
 	if who := j.user.AdmissionUserInfo.Username; who != "" {
@@ -55,7 +63,7 @@ func (j *judging) ask(s *subject, d *derived, live bool) (*asked, error) {
 			return nil, err
 		}
 	}
-	a.json = newFrugal(variables, len(d.rules))
+	a.json = newFrugal(variables, seen, d)
 	return a, nil
 }
 
@@ -141,16 +149,37 @@ func (a *asked) Copy() engineapi.PolicyContext {
 type frugal struct {
 	enginecontext.Interface
 
-	spare int // how many of the outermost copies are left out
-	depth int
+	images *images
+	loops  *loops
+	vain   error // of the first question that had no answer and should have had one
+	spare  int   // how many of the outermost copies are left out
+	depth  int
 }
 
 // newFrugal spares the copy for the policy and, where it has one rule, the one for that.
-func newFrugal(variables enginecontext.Interface, rules int) *frugal {
-	if rules == 1 {
-		return &frugal{Interface: variables, spare: 2}
+func newFrugal(variables enginecontext.Interface, seen *images, d *derived) *frugal {
+	f := &frugal{Interface: variables, images: seen, loops: &d.loops, spare: 1}
+	if len(d.rules) == 1 {
+		f.spare = 2
 	}
-	return &frugal{Interface: variables, spare: 1}
+	return f
+}
+
+// Query implements [enginecontext.Interface].
+func (f *frugal) Query(query string) (any, error) {
+	answer, err := f.Interface.Query(query)
+	if err != nil && f.vain == nil && !f.loops.expected(query, err) {
+		f.vain = err
+	}
+	return answer, err
+}
+
+// ImageInfo implements [enginecontext.Interface].
+func (f *frugal) ImageInfo() map[string]map[string]apiutils.ImageInfo {
+	if err := f.images.read(); err != nil || f.images.infos == nil {
+		return map[string]map[string]apiutils.ImageInfo{}
+	}
+	return f.images.infos
 }
 
 // Checkpoint implements [enginecontext.Interface].

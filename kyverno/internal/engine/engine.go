@@ -13,11 +13,13 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/go-logr/logr"
 	kyvernov2 "github.com/kyverno/kyverno/api/kyverno/v2"
 	"github.com/kyverno/kyverno/pkg/cel/libs"
 	"github.com/kyverno/kyverno/pkg/config"
 	"github.com/kyverno/kyverno/pkg/engine/jmespath"
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/holdfastcd/holdfast/internal/policy"
 )
@@ -28,10 +30,14 @@ type Engine struct {
 	jp     jmespath.Interface
 }
 
-// New returns the engine. Kyverno's libraries keep what their policies may ask the
-// cluster in a variable of the process: New sets it to one that refuses.
+// New returns the engine. Kyverno's libraries keep two things in variables of the process.
+// What their policies may ask the cluster is set to one that refuses. Where they log is
+// set to nowhere: unless somebody says where, each logger that they make (one for each
+// rule and object) waits for that, and is held, with what it would say, for the first
+// 30 s of the process.
 func New() *Engine {
 	libs.LibraryContext = nothing{}
+	log.SetLogger(logr.Discard())
 	cfg := config.NewDefaultConfiguration(false)
 	return &Engine{config: cfg, jp: jmespath.New(cfg)}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/yaml"
 
 	"github.com/holdfastcd/holdfast/internal/object"
@@ -216,6 +217,14 @@ func TestClaims(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"e.yaml", "d.json"}, files); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestHoldsNoLoggers: what Kyverno's engine makes to log with goes nowhere, and is not held.
+func TestHoldsNoLoggers(t *testing.T) {
+	New()
+	if sink := log.Log.WithName("x").GetSink(); sink != (log.NullLogSink{}) {
+		t.Errorf("a logger writes to a %T: it waits for a log, and holds what it was made with", sink)
 	}
 }
 

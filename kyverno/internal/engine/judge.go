@@ -59,6 +59,7 @@ type subject struct {
 
 	versions  *admission.VersionedAttributes // see attributes
 	admission map[string]any                 // see request
+	images    *images                        // see ask
 }
 
 // Judge implements [policy.Program]. An object that is live already is judged as an
@@ -197,23 +198,8 @@ func (j *judging) classic(ctx context.Context, c *classic, s *subject) error {
 	if d == nil || c.policy.IsNamespaced() && c.policy.GetNamespace() != s.object.GetNamespace() {
 		return nil
 	}
-	if d.labels && !s.known {
-		j.cannot(c.item, 0, "labels/"+s.object.GetNamespace(), "it selects by labels of the namespace %s, which are not known here", s.object.GetNamespace())
-		return nil
-	}
-	if c.when != nil {
-		v, err := j.attributes(s)
-		if err != nil {
-			return err
-		}
-		met, err := c.when.met(ctx, v)
-		switch {
-		case err != nil:
-			j.failed(c, s, "", "webhookConfiguration.matchConditions: "+err.Error(), c.lenient || c.silent)
-			return nil
-		case !met:
-			return nil
-		}
+	if met, err := j.met(ctx, c, d, s); err != nil || !met {
+		return err
 	}
 	question, err := j.ask(s, d, false)
 	if err != nil {
@@ -227,10 +213,36 @@ func (j *judging) classic(ctx context.Context, c *classic, s *subject) error {
 			return err
 		}
 	}
+	if why := question.skipped(d, response.PolicyResponse.Rules); why != "" {
+		judged = true
+		j.tell(c, s, engineapi.RuleError(d.loops.rule, engineapi.Validation, why, nil, nil), why, true)
+	}
 	if judged {
 		j.found.Judged[c.item.name]++
 	}
 	return nil
+}
+
+// met says whether a policy is for a subject, as far as it is not its rules that say so.
+// Where that cannot be told, that is told.
+func (j *judging) met(ctx context.Context, c *classic, d *derived, s *subject) (bool, error) {
+	if d.labels && !s.known {
+		j.cannot(c.item, 0, "labels/"+s.object.GetNamespace(), "it selects by labels of the namespace %s, which are not known here", s.object.GetNamespace())
+		return false, nil
+	}
+	if c.when == nil {
+		return true, nil
+	}
+	v, err := j.attributes(s)
+	if err != nil {
+		return false, err
+	}
+	met, err := c.when.met(ctx, v)
+	if err != nil {
+		j.failed(c, s, "", "webhookConfiguration.matchConditions: "+err.Error(), c.lenient || c.silent)
+		return false, nil
+	}
+	return met, nil
 }
 
 // rule turns what Kyverno says of a rule into what is told.

@@ -43,7 +43,7 @@ func refuse(r *kyvernov1.Rule, namespace string, maps map[string]*corev1.ConfigM
 		return "validate.assert is not supported"
 	case len(r.ImageExtractors) > 0:
 		return "imageExtractors is not supported"
-	case r.Validation.CEL != nil && r.Validation.CEL.HasParam():
+	case r.Validation.CEL != nil && (r.Validation.CEL.ParamKind != nil || r.Validation.CEL.ParamRef != nil):
 		return "its parameters (validate.cel.paramKind) are objects of a cluster"
 	}
 	if why := never(&r.MatchResources); why != "" {
