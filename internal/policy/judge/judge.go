@@ -6,6 +6,7 @@ package judge
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -41,6 +42,14 @@ type task struct {
 	Documents []policy.Document `json:"documents"`
 	Builtins  []policy.Builtin  `json:"builtins,omitempty"`
 	Case      json.RawMessage   `json:"case,omitempty"` // a policy.Case, written once for all sets
+	// Part asks only a part of the rules, where they can be divided. nil: all.
+	Part *part `json:"part,omitempty"`
+}
+
+// part is the rules from one to before another.
+type part struct {
+	From int `json:"from"`
+	To   int `json:"to"`
 }
 
 // answer is what it says.
@@ -51,6 +60,8 @@ type answer struct {
 	Kyverno  []bool          `json:"kyverno,omitempty"`
 	Flaws    []policy.Flaw   `json:"flaws,omitempty"`
 	Findings policy.Findings `json:"findings"`
+	// Rules are all rules that can be asked by themselves, where a part was asked.
+	Rules []policy.Flaw `json:"rules,omitempty"`
 }
 
 // Judge returns what the sets come to for a case at a moment, a decision for each, in
@@ -83,9 +94,10 @@ func (j *Judge) set(ctx context.Context, s policy.Set, c json.RawMessage) (polic
 	if s.Broken != "" {
 		return policy.Findings{}, nil, nil
 	}
-	got, err := ask(ctx, j.pool, task{s.Documents, s.Builtins, c})
+	t := task{Documents: s.Documents, Builtins: s.Builtins, Case: c}
+	got, err := ask(ctx, j.pool, t)
 	if err != nil {
-		return tell(ctx, err)
+		return tell(ctx, j.blame(ctx, t, err))
 	}
 	// All files, and not only its own: a policy may read a ConfigMap that stands beside it.
 	theirs := slices.Index(got.Kyverno, true)
@@ -110,6 +122,44 @@ func tell(ctx context.Context, err error) (policy.Findings, []policy.Flaw, error
 		return policy.Findings{}, nil, err
 	}
 	return policy.Findings{}, []policy.Flaw{{File: f.File, Line: f.Line, Message: f.Msg, Hint: f.Hint}}, nil
+}
+
+// blaming is how long it is looked for the rule that ended a worker.
+const blaming = 30 * time.Second
+
+// blame finds the rule that ended a worker before it could tell which: one step that takes
+// all memory at once. It asks again, half of the rules each time, in workers that may end
+// in the same way. The error is the one given, with the place if it was found.
+func (j *Judge) blame(ctx context.Context, t task, err error) error {
+	f := fault.From(err)
+	if f.Kind != fault.Limit || f.File != "" || errors.Is(err, worker.ErrDeadline) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, blaming)
+	defer cancel()
+	t.Part = &part{}
+	all, failed := ask(ctx, j.pool, t)
+	if failed != nil || len(all.Rules) == 0 {
+		return err
+	}
+	ends := func(from, to int) bool {
+		t.Part = &part{from, to}
+		_, failed := ask(ctx, j.pool, t)
+		return failed != nil && ctx.Err() == nil && fault.From(failed).Kind == fault.Limit
+	}
+	from, to := 0, len(all.Rules)
+	for to-from > 1 {
+		if middle := (from + to) / 2; ends(from, middle) {
+			to = middle
+		} else {
+			from = middle
+		}
+	}
+	if !ends(from, to) {
+		return err // it takes several of them
+	}
+	rule := all.Rules[from]
+	return fault.New(fault.Limit, "rule %s: %s", rule.Policy, f.Msg).At(rule.File, rule.Line).WithHint("%s", f.Hint)
 }
 
 func (j *Judge) byKyverno(ctx context.Context, documents []policy.Document, first int, c json.RawMessage) (answer, error) {

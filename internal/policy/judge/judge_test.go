@@ -190,3 +190,62 @@ func mustJSON(t *testing.T, v any) json.RawMessage {
 	}
 	return text
 }
+
+// many is a program of rules, some of which end the worker when they are asked.
+type many struct {
+	from, to int
+	deadly   []int
+}
+
+func (many) Name() string { return "many" }
+
+func (m many) Compile(_ context.Context, all []policy.Document) (policy.Program, []bool, []policy.Flaw, error) {
+	return m, make([]bool, len(all)), nil, nil
+}
+
+func (m many) Rules() []policy.Flaw {
+	var rules []policy.Flaw
+	for i := range m.to {
+		rules = append(rules, policy.Flaw{File: "p.rego", Line: i + 1, Policy: "p/deny"})
+	}
+	return rules
+}
+
+func (m many) Only(from, to int) policy.Program { return many{from, to, m.deadly} }
+
+func (m many) Judge(context.Context, *policy.Case) (policy.Findings, error) {
+	for _, i := range m.deadly {
+		if i >= m.from && i < m.to {
+			return policy.Findings{}, fault.New(fault.Limit, "judging needed more than 160 MiB of memory")
+		}
+	}
+	return policy.Findings{}, nil
+}
+
+// A rule that ends workers is found in as many jobs as halving takes.
+func TestBlame(t *testing.T) {
+	const rules = 100
+	tests := []struct {
+		reason string
+		deadly []int
+		want   string
+	}{
+		{"the first", []int{0}, "p.rego:1: rule p/deny: judging needed more than 160 MiB of memory"},
+		{"the last", []int{rules - 1}, "p.rego:100: rule p/deny: judging needed more than 160 MiB of memory"},
+		{"the first of two", []int{40, 60}, "p.rego:41: rule p/deny: judging needed more than 160 MiB of memory"},
+		{"none of those that can be asked by themselves", []int{-1}, "judging needed more than 160 MiB of memory"},
+	}
+	for _, tt := range tests {
+		pool := &here{handle: NewBench([]policy.Engine{many{min(tt.deadly[0], 0), rules, tt.deadly}}, nil, nil).Handler}
+		got, err := New(pool, nil, "").Judge(t.Context(), []policy.Set{{Name: "s"}}, &policy.Case{}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v := got[0].Verdicts[0]; v.Outcome != policy.Fail || !strings.HasSuffix(v.Message, tt.want) || strings.Contains(v.Message, ".rego") != strings.Contains(tt.want, ".rego") {
+			t.Errorf("%s: %+v", tt.reason, v)
+		}
+		if most := 10; pool.jobs > most {
+			t.Errorf("%s: it took %d jobs", tt.reason, pool.jobs)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"runtime/debug"
 
 	kjson "sigs.k8s.io/json"
 
@@ -12,8 +13,33 @@ import (
 	"github.com/holdfastcd/holdfast/internal/worker"
 )
 
-// kept is how many compiled sets a worker remembers.
-const kept = 16
+const (
+	// kept is how many compiled sets a worker remembers.
+	kept = 16
+	// gcPercent is how much garbage judging may make between two runs of the collector,
+	// as far as the limit of memory permits: most of what policies allocate is garbage at
+	// once. Workers that are idle collect more often. A program that chose at least
+	// enough keeps its choice.
+	gcPercent, enough = 200, 100
+)
+
+// divisible is a program whose rules can be asked some at a time.
+type divisible interface {
+	policy.Program
+	// Rules tells policy, file and line of each.
+	Rules() []policy.Flaw
+	// Only returns a program that asks those from a place in Rules to before another.
+	Only(from, to int) policy.Program
+}
+
+// collectLess has the collector run less often, until the function that it returns is called.
+func collectLess() func() {
+	before := debug.SetGCPercent(gcPercent)
+	if before >= enough || before < 0 {
+		debug.SetGCPercent(before)
+	}
+	return func() { debug.SetGCPercent(before) }
+}
 
 // Bench is the worker's side: engines, and what they compiled.
 type Bench struct {
@@ -45,6 +71,7 @@ func (b *Bench) Handler(payload []byte, _ worker.Files) ([]byte, error) {
 	if err := json.Unmarshal(payload, &t); err != nil {
 		return nil, fault.New(fault.Internal, "the task cannot be read: %s", err)
 	}
+	defer collectLess()()
 	ctx := context.Background() // the pool ends a worker that takes too long
 	set, err := b.compile(ctx, t)
 	if err != nil {
@@ -55,7 +82,11 @@ func (b *Bench) Handler(payload []byte, _ worker.Files) ([]byte, error) {
 		return nil, fault.New(fault.Internal, "the case cannot be read: %s", err)
 	}
 	a := answer{Claimed: set.claimed, Kyverno: set.kyverno, Flaws: set.flaws}
-	for _, p := range set.programs {
+	programs := set.programs
+	if t.Part != nil {
+		programs, a.Rules = narrow(programs, *t.Part)
+	}
+	for _, p := range programs {
 		found, err := p.Judge(ctx, &c)
 		if err != nil {
 			return nil, err
@@ -63,6 +94,25 @@ func (b *Bench) Handler(payload []byte, _ worker.Files) ([]byte, error) {
 		a.merge(answer{Findings: found})
 	}
 	return json.Marshal(a)
+}
+
+// narrow returns programs that ask a part of the rules, and what all rules are.
+func narrow(programs []policy.Program, of part) ([]policy.Program, []policy.Flaw) {
+	var some []policy.Program
+	var rules []policy.Flaw
+	for _, p := range programs {
+		d, ok := p.(divisible)
+		if !ok {
+			continue
+		}
+		own := d.Rules()
+		from, to := max(of.From-len(rules), 0), min(of.To-len(rules), len(own))
+		if from < to {
+			some = append(some, d.Only(from, to))
+		}
+		rules = append(rules, own...)
+	}
+	return some, rules
 }
 
 // compile returns the programs of a set, made before if it is one that was seen.

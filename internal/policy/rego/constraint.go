@@ -22,7 +22,14 @@ type constraint struct {
 	parameters *ast.Term
 	warn       bool
 	template   *template
+	// selection is which subjects it is for, with others that are for the same.
+	selection int
+	// rules are those of the gate's joint unit that are its own; none: it is asked by
+	// itself.
+	rules span
 }
+
+func (c *constraint) joined() bool { return c.rules.to > c.rules.from }
 
 // constraintSpec is the spec of a constraint.
 type constraintSpec struct {

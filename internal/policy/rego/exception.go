@@ -17,11 +17,12 @@ func bare(name string) string {
 // for this input: conftest asks data.<package>.exception[_][_] == name.
 func (u *unit) excused(said reply) map[string]bool {
 	var all map[string]bool
-	for i, r := range u.rules {
-		if !r.exception || len(said.values[i]) == 0 {
+	for i, values := range said.values {
+		r := &u.rules[i]
+		if !r.exception {
 			continue
 		}
-		each(said.values[i][0], func(list *ast.Term) {
+		each(values[0], func(list *ast.Term) {
 			each(list.Value, func(name *ast.Term) {
 				if text, ok := name.Value.(ast.String); ok {
 					if all == nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/holdfastcd/holdfast/internal/policy"
 )
 
-// gatekeeper makes units of ConstraintTemplates and their constraints.
-func (s *sources) gatekeeper(all []policy.Document) ([]*unit, []policy.Flaw) {
+// gatekeeper reads ConstraintTemplates and their constraints.
+func (s *sources) gatekeeper(all []policy.Document) (gate, []policy.Flaw) {
 	var templates, constraints []manifest
 	var flaws []policy.Flaw
 	for i, d := range all {
@@ -35,13 +35,15 @@ func (s *sources) gatekeeper(all []policy.Document) ([]*unit, []policy.Flaw) {
 			}
 		}
 	}
-	units, bad := join(templates, constraints)
-	return units, append(flaws, bad...)
+	order, bad := join(templates, constraints)
+	flaws = append(flaws, bad...)
+	g, bad := newGate(order)
+	return g, append(flaws, bad...)
 }
 
 // join compiles templates, and gives each its constraints. One without the other can
 // match nothing.
-func join(templates, constraints []manifest) ([]*unit, []policy.Flaw) {
+func join(templates, constraints []manifest) ([]*template, []policy.Flaw) {
 	var flaws []policy.Flaw
 	var order []*template
 	kinds := map[string]*template{} // nil for those that do not compile
@@ -72,65 +74,82 @@ func join(templates, constraints []manifest) ([]*unit, []policy.Flaw) {
 			flaws = append(flaws, *flaw)
 		}
 	}
-	var units []*unit
 	for _, t := range order {
-		if len(t.unit.constraints) > 0 {
-			units = append(units, t.unit)
-		} else if !slices.ContainsFunc(constraints, func(m manifest) bool { return m.GetKind() == t.kind }) {
+		if !slices.ContainsFunc(constraints, func(m manifest) bool { return m.GetKind() == t.kind }) {
 			flaws = append(flaws, t.manifest.flaw("it can match nothing: there is no constraint of kind "+t.kind, "put a constraint into the same set"))
 		}
 	}
-	return units, flaws
+	return order, flaws
 }
 
 // use adds a constraint to its template.
 func (t *template) use(m manifest) *policy.Flaw {
 	c, err := newConstraint(m, t)
-	if err == nil && slices.ContainsFunc(t.unit.constraints, func(o constraint) bool { return o.name == c.name }) {
+	if err == nil && slices.ContainsFunc(t.constraints, func(o *constraint) bool { return o.name == c.name }) {
 		err = fmt.Errorf("there is another constraint %s of this kind", c.name)
 	}
 	if err != nil {
 		f := m.flaw(err.Error(), "")
 		return &f
 	}
-	t.unit.constraints = append(t.unit.constraints, c)
+	t.constraints = append(t.constraints, &c)
 	return nil
 }
 
-// constraints puts a subject before the constraints of a template that are for it.
-func (r *run) constraints(env environment, i int, in *inputs, u *unit, judged map[string]int) error {
-	operation := "CREATE"
-	if in.subject.Old != nil {
-		operation = "UPDATE"
+// constraints puts a subject before the constraints that are for it.
+func (r *run) constraints(env environment, i int, in *inputs, judged map[string]int) error {
+	g := &r.program.gate
+	if len(g.constraints) == 0 {
+		return nil
 	}
-	for k := range u.constraints {
-		c := &u.constraints[k]
-		if !c.template.operates(operation) {
-			continue
-		}
-		ok, err := c.match.matches(r.c, in.subject)
-		if err != nil {
-			f := c.manifest.flaw(fmt.Sprintf("it cannot be evaluated on %s: %s", nameOf(in.subject), err), "")
-			r.found[i].flaws = append(r.found[i].flaws, f)
-		}
-		if !ok || err != nil {
-			continue
-		}
-		judged[u.template]++
+	chosen, sets := g.choose(r.c, in.subject)
+	var said reply
+	if len(sets) > 0 {
 		review, err := in.theRequest()
 		if err != nil {
 			return err
 		}
-		input := ast.ObjectTerm(in.pair("review", review), in.pair("parameters", c.parameters))
-		if err := r.ask(env, i, u, input, c.finding); err != nil {
+		input := ast.ObjectTerm(in.pair("review", review), in.pair(own, g.parameters))
+		if said, err = r.ask(env, i, g.joint, input, sets); err != nil {
+			return err
+		}
+	}
+	for _, c := range g.constraints {
+		switch choice := chosen[c.selection]; {
+		case choice.err != nil:
+			f := c.manifest.flaw(fmt.Sprintf("it cannot be evaluated on %s: %s", nameOf(in.subject), choice.err), "")
+			r.found[i].flaws = append(r.found[i].flaws, f)
+			continue
+		case !choice.ok:
+			continue
+		}
+		judged[c.template.kind]++
+		if c.joined() {
+			r.tell(i, g.joint, said, c.rules, c.finding)
+		} else if err := r.alone(env, i, in, c); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// alone puts a subject before one constraint.
+func (r *run) alone(env environment, i int, in *inputs, c *constraint) error {
+	review, err := in.theRequest()
+	if err != nil {
+		return err
+	}
+	u := c.template.unit
+	input := ast.ObjectTerm(in.pair("review", review), in.pair("parameters", c.parameters))
+	said, err := r.ask(env, i, u, input, nil)
+	if err == nil {
+		r.tell(i, u, said, span{0, len(u.rules)}, c.finding)
+	}
+	return err
+}
+
 // finding is that of a constraint: the template is the policy, and it the rule.
-func (c *constraint) finding(_ rule, f policy.Finding) policy.Finding {
+func (c *constraint) finding(_ *rule, f policy.Finding) policy.Finding {
 	f.Policy, f.Rule, f.Warn = c.template.kind, c.name, c.warn
 	return f
 }
@@ -138,7 +157,7 @@ func (c *constraint) finding(_ rule, f policy.Finding) policy.Finding {
 // inventory stores the objects of a case where templates look for the other objects of
 // the cluster; nil if none does.
 func (p *program) inventory(c *policy.Case) (storage.Store, error) {
-	if !slices.ContainsFunc(p.units, func(u *unit) bool { return u.inventory }) {
+	if !slices.ContainsFunc(p.gate.constraints, func(c *constraint) bool { return c.template.unit.inventory }) {
 		return nil, nil //nolint:nilnil // nobody asks for it
 	}
 	tree := map[string]any{"namespace": map[string]any{}, "cluster": map[string]any{}}

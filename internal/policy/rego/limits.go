@@ -15,23 +15,24 @@ import (
 const (
 	// look is how often the memory in use is looked at.
 	look = 10 * time.Millisecond
-	// share is how much of the free memory, in percent, evaluation may hold. The
-	// collector lets the heap grow by half between two of its runs, so that there is room
-	// for one more.
-	share = 55
+	// share is how much of the free memory, in percent, evaluation may hold; full is at
+	// how much of all memory the collector runs whatever it was told, so that more is
+	// seen while there is room.
+	share, full = 55, 75
 	// patience is how long a rule by itself may take on one object, when it is looked for
 	// what took all the time; and all of them may take searching.
 	patience, searching = time.Second, 6 * time.Second
 )
 
-// watchMemory calls full once memory runs short: sooner than the worker's limit ends the
+// watchMemory calls short once memory runs short: sooner than the worker's limit ends the
 // process, so that a message can name the rule. It does nothing in a process that has no
 // limit. The function that it returns ends the watch.
-func watchMemory(full func()) func() {
+func watchMemory(short func()) func() {
 	limit := debug.SetMemoryLimit(-1)
 	if limit == math.MaxInt64 {
 		return func() {}
 	}
+	debug.SetMemoryLimit(limit / 100 * full)
 	first := live()
 	most := first + max(limit-first, 0)*share/100
 	done := make(chan struct{})
@@ -44,13 +45,16 @@ func watchMemory(full func()) func() {
 				return
 			case <-ticker.C:
 				if live() > most {
-					full()
+					short()
 					return
 				}
 			}
 		}
 	}()
-	return func() { close(done) }
+	return func() {
+		close(done)
+		debug.SetMemoryLimit(limit)
+	}
 }
 
 // live is the memory that the last run of the collector found in use.
@@ -69,20 +73,24 @@ func (r *run) culprit(ctx context.Context, reason error) error {
 		runtime.GC()
 	}
 	s := r.stuck
+	var rules []int
 	each, err := s.unit.each()
-	if err != nil {
-		each = nil
+	if err == nil {
+		rules = s.unit.members(s.sets)
 	}
 	deadline := time.Now().Add(searching)
-	for i := 0; i < len(each) && time.Now().Before(deadline); i++ {
+	for _, i := range rules {
+		if time.Now().After(deadline) {
+			break
+		}
 		env, end := within(ctx, patience)
 		env.inventory = r.inventory
-		_, err := s.unit.run(env, each[i], s.input, &reply{})
+		_, err := s.unit.run(env, &each, each.only([]int{i}), s.input, &reply{})
 		end()
 		if !errors.Is(err, errStopped) {
 			continue
 		}
-		rule := s.unit.rules[i]
+		rule := &s.unit.rules[i]
 		return fault.New(fault.Limit, "rule %s %s on %s", rule.title(), what, nameOf(s.of)).At(rule.file, rule.line)
 	}
 	return fault.New(fault.Limit, "%s; the last was on %s", too, nameOf(s.of))

@@ -1,6 +1,7 @@
 package rego
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -25,8 +26,8 @@ func TestBadInput(t *testing.T) {
 		{"it loops", "package main\n\ndeny contains \"x\" if {\n\tn := numbers.range(1, 3000)\n\tn[a] + n[b] + n[c] == 0\n}\n", limit, place + "3"},
 		{"a list that is too long", "package main\n\nok := 1\n\ndeny contains \"x\" if count(numbers.range(1, 1000000000)) == 7\n", limit, place + "5"},
 		{"a set that is too large", "package main\n\ndeny contains \"x\" if count({[a, b] | some a in numbers.range(1, 3000); some b in numbers.range(1, 3000)}) == 7\n", limit, place + "3"},
-		{"a text that doubles", "package main\n\ndeny contains count(s) if {\n\ta := concat(\"\", [\"x\" | some _ in numbers.range(1, 1000)])\n\tb := replace(a, \"x\", a)\n\ts := replace(b, \"x\", b)\n}\n", "memory", ""}, // one step ends the worker: nobody is left to tell the line
-		{"a text that is huge at once", "package main\n\ndeny contains count(s) if {\n\ta := concat(\"\", [\"x\" | some _ in numbers.range(1, 40000)])\n\ts := replace(a, \"x\", a)\n}\n", "memory", ""},                     // one step ends the worker: nobody is left to tell the line
+		{"a text that doubles", "package main\n\ndeny contains count(s) if {\n\ta := concat(\"\", [\"x\" | some _ in numbers.range(1, 1000)])\n\tb := replace(a, \"x\", a)\n\ts := replace(b, \"x\", b)\n}\n", limit, place + "3"}, // one step ends the worker
+		{"a text that is huge at once", "package main\n\ndeny contains count(s) if {\n\ta := concat(\"\", [\"x\" | some _ in numbers.range(1, 40000)])\n\ts := replace(a, \"x\", a)\n}\n", limit, place + "3"},                     // one step ends the worker
 		{"messages without end", "package main\n\ndeny contains sprintf(\"%d\", [n]) if some n in numbers.range(1, 100000000)\n", limit, place + "3"},
 	}
 	if os.Getenv("HOLDFAST_LONG") == "" {
@@ -53,6 +54,44 @@ func TestBadInput(t *testing.T) {
 		}
 		if v := verdict("package main\n\ndeny contains \"fine\" if input.kind == \"Pod\"\n"); v.Message != "fine" {
 			t.Fatalf("after %s: %+v", tt.reason, v)
+		}
+	}
+}
+
+// TestBlame: where one step takes all memory at once, the worker ends and cannot tell which;
+// the rule is found among others, and so is a template's.
+func TestBlame(t *testing.T) {
+	n := 5000 + 600*(memoryFactor-1) // so long, squared, is the text that is written twenty times over
+	step := fmt.Sprintf(`a := concat("", ["x" | numbers.range(1, %d)[_]]); b := replace(a, "x", a); count(sprintf("%s", [%sb])) == 7`,
+		n, strings.Repeat("%s", 20), strings.Repeat("b, ", 19))
+	documents := []policy.Document{
+		{File: "lib.rego", Content: []byte("package lib.a\n\nheavy if {\n\t" + step + "\n}\n")},
+		{File: "fine.rego", Content: []byte("package fine\n\ndeny contains \"fine\" if input.kind == \"Pod\"\n")},
+		{File: "bad.rego", Content: []byte("package bad\n\nimport data.lib.a\n\ndeny contains \"x\" if input.kind == \"Job\"\n\ndeny contains \"x\" if a.heavy\n")},
+		{File: "last.rego", Content: []byte("package last\n\nwarn contains \"last\" if input.kind == \"Pod\"\n")},
+	}
+	templates := manyTemplates(3)
+	templates[1].Content = []byte(strings.ReplaceAll(string(templates[1].Content), "msg := ", step+"; msg := "))
+	templates[1].Content = []byte(strings.ReplaceAll(string(templates[1].Content), "bad1/", "web"))
+	tests := []struct {
+		reason    string
+		documents []policy.Document
+		want      string
+	}{
+		{"a rule whose helper stands elsewhere", documents, "bad.rego:7: rule bad/deny: judging"},
+		{"a template", templates, "t1.yaml:11: rule Rule1/violation: judging"},
+	}
+	pool := worker.NewPool(worker.Options{Size: 1, Deadline: 60 * time.Second, MemoryLimit: memoryFactor * 160 << 20})
+	defer pool.Close()
+	c := newCase(t, readObjects(t, []byte("{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop}, spec: {containers: [{name: web, image: web}]}}\n")), nil)
+	for _, tt := range tests {
+		set := policy.Set{Name: "set", Documents: tt.documents}
+		decisions, err := judge.New(pool, nil, "").Judge(t.Context(), []policy.Set{set}, c, time.Unix(0, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v := decisions[0].Verdicts[0]; v.Outcome != policy.Fail || !strings.Contains(v.Message, tt.want) || !strings.Contains(v.Message, "memory") {
+			t.Errorf("%s: %+v", tt.reason, v)
 		}
 	}
 }

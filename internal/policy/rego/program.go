@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,10 +22,53 @@ import (
 // program is what was compiled.
 type program struct {
 	units []*unit
+	gate  gate
 	limit time.Duration
+	only  map[*unit]span // the rules to ask; nil: all
 }
 
 var _ policy.Program = (*program)(nil)
+
+// asks are the units that are asked.
+func (p *program) asks() []*unit {
+	all := slices.Clone(p.units)
+	if p.gate.joint != nil {
+		all = append(all, p.gate.joint)
+	}
+	for _, c := range p.gate.constraints {
+		if !c.joined() && !slices.Contains(all, c.template.unit) {
+			all = append(all, c.template.unit)
+		}
+	}
+	return all
+}
+
+// Rules returns what is asked: the policy, and its place.
+func (p *program) Rules() []policy.Flaw {
+	var all []policy.Flaw
+	for _, u := range p.asks() {
+		for i := range u.rules {
+			r := &u.rules[i]
+			all = append(all, policy.Flaw{File: r.file, Line: r.line, Policy: r.title()})
+		}
+	}
+	return all
+}
+
+// Only returns a program that asks some of the rules, by their place in what Rules
+// returns, and each by itself.
+func (p *program) Only(from, to int) policy.Program {
+	narrow := *p
+	narrow.only = map[*unit]span{}
+	for _, u := range p.asks() {
+		n := len(u.rules)
+		if part := (span{max(from, 0), min(to, n)}); part.from < part.to {
+			narrow.only[u] = part
+		}
+		from, to = from-n, to-n
+	}
+	return &narrow
+}
 
 // run is one case before a program.
 type run struct {
@@ -50,6 +94,7 @@ type heard struct {
 type stuck struct {
 	unit  *unit
 	input *ast.Term
+	sets  []int
 	of    *policy.Subject
 }
 
@@ -102,7 +147,7 @@ var (
 
 // all judges the subjects, several at once.
 func (r *run) all(env environment) {
-	env.inventory = r.inventory
+	env.inventory, env.only = r.inventory, r.program.only
 	var next atomic.Int64
 	var group sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), max(1, len(r.c.Subjects))) {
@@ -126,72 +171,64 @@ func (r *run) all(env environment) {
 	group.Wait()
 }
 
-// subject puts one subject before all units.
+// subject puts one subject before all units, and the constraints.
 func (r *run) subject(env environment, i int, in *inputs, judged map[string]int) error {
 	for _, u := range r.program.units {
-		if u.template != "" {
-			if err := r.constraints(env, i, in, u, judged); err != nil {
-				return err
-			}
-			continue
-		}
 		input, err := in.of(u.shape)
 		if err != nil {
 			return err
 		}
-		for _, name := range u.policies() {
+		for _, name := range u.names {
 			judged[name]++
 		}
-		if err := r.ask(env, i, u, input, plain); err != nil {
+		said, err := r.ask(env, i, u, input, nil)
+		if err != nil {
 			return err
 		}
+		r.tell(i, u, said, span{0, len(u.rules)}, plain)
 	}
-	return nil
-}
-
-// policies are the packages of a unit.
-func (u *unit) policies() []string {
-	seen := map[string]bool{}
-	var names []string
-	for _, rule := range u.rules {
-		if !seen[rule.policy] {
-			seen[rule.policy] = true
-			names = append(names, rule.policy)
-		}
-	}
-	return names
+	return r.constraints(env, i, in, judged)
 }
 
 // plain is the finding of a rule that is no constraint.
-func plain(rule rule, f policy.Finding) policy.Finding {
+func plain(rule *rule, f policy.Finding) policy.Finding {
 	f.Policy, f.Rule, f.Warn = rule.policy, rule.name, rule.warn
 	return f
 }
 
-// ask puts an input before a unit, and notes what it says; as completes a finding.
-func (r *run) ask(env environment, i int, u *unit, input *ast.Term, as func(rule, policy.Finding) policy.Finding) error {
+// ask puts an input before sets of a unit's rules, and notes what could not be evaluated.
+func (r *run) ask(env environment, i int, u *unit, input *ast.Term, sets []int) (reply, error) {
 	s := &r.c.Subjects[i]
-	said, err := u.ask(env, input)
+	said, err := u.ask(env, input, sets)
 	if errors.Is(err, errStopped) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if r.stuck == nil {
-			r.stuck = &stuck{u, input, s}
+			r.stuck = &stuck{u, input, sets, s}
 		}
-		return err
+		return said, err
+	}
+	for _, p := range said.problems {
+		r.found[i].flaws = append(r.found[i].flaws, u.flaw(p, s))
+	}
+	return said, nil
+}
+
+// tell notes what some of a unit's rules said of a subject; as completes a finding.
+func (r *run) tell(i int, u *unit, said reply, rules span, as func(*rule, policy.Finding) policy.Finding) {
+	if len(said.values) == 0 {
+		return
 	}
 	here := &r.found[i]
-	for _, p := range said.problems {
-		here.flaws = append(here.flaws, u.flaw(p, s))
-	}
 	excused := u.excused(said)
-	for k, rule := range u.rules {
+	for k := rules.from; k < rules.to; k++ {
+		rule := &u.rules[k]
 		if rule.exception || len(said.values[k]) == 0 {
 			continue
 		}
 		list, err := rule.messages(said.values[k])
 		if err != nil {
-			here.flaws = append(here.flaws, u.flaw(problem{k, nil, err.Error()}, s))
+			here.flaws = append(here.flaws, u.flaw(problem{k, nil, err.Error()}, &r.c.Subjects[i]))
 			continue
 		}
 		if excused[rule.policy+"/"+bare(rule.name)] {
@@ -205,7 +242,6 @@ func (r *run) ask(env environment, i int, u *unit, input *ast.Term, as func(rule
 			here.findings = append(here.findings, f)
 		}
 	}
-	return nil
 }
 
 // flaw tells of a rule that could not be evaluated on a subject.

@@ -39,14 +39,14 @@ func (e Engine) Compile(ctx context.Context, all []policy.Document) (policy.Prog
 	}
 	s := sort(all)
 	units, flaws := s.plain()
-	more, found := s.gatekeeper(all)
-	units, flaws = append(units, more...), append(flaws, found...)
-	if len(units) == 0 {
+	gate, found := s.gatekeeper(all)
+	flaws = append(flaws, found...)
+	if len(units)+len(gate.constraints) == 0 {
 		return nil, s.claimed, flaws, nil
 	}
 	limit := e.Limit
 	if limit <= 0 {
 		limit = timeLimit
 	}
-	return &program{units: units, limit: limit}, s.claimed, flaws, nil
+	return &program{units: units, gate: gate, limit: limit}, s.claimed, flaws, nil
 }

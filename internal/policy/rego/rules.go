@@ -137,7 +137,7 @@ func compilePlain(modules []parsed, data map[string]any) ([]*unit, []policy.Flaw
 	flaws = append(flaws, reach.unused(modules, rules)...)
 	for _, u := range order {
 		u.except(rules)
-		if err := u.prepare(); err != nil {
+		if err := u.prepare(together); err != nil {
 			flaws = append(flaws, policy.Flaw{File: u.rules[0].file, Line: u.rules[0].line, Message: oneLine(err.Error())})
 		}
 	}

@@ -45,11 +45,12 @@ type templateSpec struct {
 
 // template is a ConstraintTemplate that was compiled.
 type template struct {
-	manifest   manifest
-	kind       string
-	unit       *unit
-	parameters *parameters
-	operations []string
+	manifest    manifest
+	kind        string
+	unit        *unit // prepared where constraints are asked each by itself
+	parameters  *parameters
+	operations  []string
+	constraints []*constraint
 }
 
 // regoSource is the program of a template, each text with the number of lines that stand
@@ -198,12 +199,9 @@ func (m manifest) compile(s regoSource, kind string) (*unit, []policy.Flaw) {
 	if len(flaws) > 0 {
 		return nil, flaws
 	}
-	u := &unit{modules: modules, data: map[string]any{}, shape: asReview, template: kind}
+	u := &unit{modules: modules, data: map[string]any{}, shape: asReview}
 	reach := newReach(compiler, map[string]any{"inventory": nil}, "a template sees data.inventory, and data.lib of its own libs")
-	for _, r := range define(compiler, modules[:1]) {
-		if r.name != "violation" || !r.set {
-			continue
-		}
+	for _, r := range violations(compiler, modules[0]) {
 		uses := reach.of(r.from)
 		r.policy = kind
 		flaws = append(flaws, uses.flaws(r, true)...)
@@ -216,10 +214,12 @@ func (m manifest) compile(s regoSource, kind string) (*unit, []policy.Flaw) {
 	if len(flaws) > 0 {
 		return nil, flaws
 	}
-	if err := u.prepare(); err != nil {
-		return refuse(oneLine(err.Error()), "")
-	}
 	return u, nil
+}
+
+// violations are the rules of a template's program that are asked.
+func violations(compiler *ast.Compiler, main parsed) []rule {
+	return slices.DeleteFunc(define(compiler, []parsed{main}), func(r rule) bool { return r.name != "violation" || !r.set })
 }
 
 // unparsed tells of a program that is not Rego of its version.
