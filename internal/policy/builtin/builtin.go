@@ -99,7 +99,7 @@ func unknown(name string, all []definition) policy.Flaw {
 	for i, d := range all {
 		names[i] = d.about.Name
 	}
-	near := nearest(name, names)
+	near := meant(name, names)
 	hint := "those that are: " + strings.Join(names, ", ")
 	if len(near) > 0 {
 		hint = "did you mean " + strings.Join(near, " or ") + "?"

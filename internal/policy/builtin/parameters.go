@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"path"
 	"reflect"
 	"slices"
 	"strings"
 
+	"github.com/holdfastcd/holdfast/internal/nearest"
 	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/policy"
 )
@@ -160,7 +162,7 @@ func decode(raw []byte, about About, into any) []policy.Flaw {
 		at := slices.Index(names, name)
 		if at < 0 {
 			hint := "those that are: " + strings.Join(names, ", ")
-			if near := nearest(name, names); len(near) > 0 {
+			if near := meant(name, names); len(near) > 0 {
 				hint = "did you mean " + strings.Join(near, " or ") + "?"
 			}
 			flaws = append(flaws, policy.Flaw{Policy: about.Name, Message: fmt.Sprintf("parameters.%s is not known", name), Hint: hint})
@@ -189,41 +191,22 @@ func empty(value json.RawMessage) bool {
 	return bytes.Equal(bytes.TrimSpace(value), []byte("null")) || slices.ContainsFunc(list, empty)
 }
 
-// nearest returns the names that differ from one that is not known by a slip: at most
+// meant returns the names that differ from one that is not known by a slip: at most
 // three of them.
-func nearest(name string, names []string) []string {
+func meant(name string, names []string) []string {
 	const most = 3
-	if len(name) > 64 {
+	if len(name) > nearest.Longest {
 		return nil
 	}
 	var near []string
 	for _, n := range names {
-		if distance(strings.ToLower(name), strings.ToLower(n)) <= max(2, len(n)/3) || len(name) > most && strings.Contains(n, name) {
+		far := 1 + max(2, len(n)/3)
+		if nearest.Distance(strings.ToLower(name), strings.ToLower(n), far) < far || len(name) > most && strings.Contains(n, name) {
 			near = append(near, n)
 		}
 	}
-	slices.SortStableFunc(near, func(a, b string) int { return distance(name, a) - distance(name, b) })
+	slices.SortStableFunc(near, func(a, b string) int {
+		return nearest.Distance(name, a, math.MaxInt) - nearest.Distance(name, b, math.MaxInt)
+	})
 	return near[:min(len(near), most)]
-}
-
-// distance is the number of bytes to insert, remove or replace to make b of a
-// (https://en.wikipedia.org/wiki/Levenshtein_distance).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

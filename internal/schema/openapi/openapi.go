@@ -201,7 +201,7 @@ func (s *Schemas) instead(k kind) string {
 	if len(versions) > 0 {
 		return slices.MinFunc(versions, byAge)
 	}
-	if name := nearest(k.name, names); name != "" {
+	if name := meant(k.name, names); name != "" {
 		return "kind " + name
 	}
 	return ""

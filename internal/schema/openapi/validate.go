@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/holdfastcd/holdfast/internal/nearest"
 )
 
 // place is where in an object something is.
@@ -149,8 +151,8 @@ func (v *validation) unknownField(n *node, name string, at *place) {
 		known = append(known, field)
 	}
 	message := fmt.Sprintf("unknown field %q", name)
-	if meant := nearest(name, known); meant != "" {
-		message += fmt.Sprintf("; did you mean %q?", meant)
+	if field := meant(name, known); field != "" {
+		message += fmt.Sprintf("; did you mean %q?", field)
 	}
 	v.tellf(&place{up: at, field: name}, "%s", message)
 }
@@ -258,42 +260,17 @@ func (v *validation) content(form byte, x any, at *place) bool {
 	return true
 }
 
-// nearest returns the one of known that was probably meant; "" if none is close.
-func nearest(name string, known []string) string {
+// meant returns the one of known that was probably meant; "" if none is close.
+func meant(name string, known []string) string {
 	best, distance := "", 3
 	slices.Sort(known)
 	for _, k := range known {
 		if strings.EqualFold(k, name) {
 			return k
 		}
-		if d := edits(name, k, distance); d < distance && d < len(name)/2+1 {
+		if d := nearest.Distance(name, k, distance); d < distance && d < len(name)/2+1 {
 			best, distance = k, d
 		}
 	}
 	return best
-}
-
-// edits counts how many letters have to be added, removed or replaced to make one
-// text of the other; at most enough. (Levenshtein's distance.)
-func edits(a, b string, enough int) int {
-	if len(a)-len(b) >= enough || len(b)-len(a) >= enough || len(a) > 64 {
-		return enough
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
