@@ -101,6 +101,17 @@ func Refusal(verdicts []Verdict) *fault.Error {
 	return fault.New(kind, "%s", strings.Join(lines, "; "))
 }
 
+// RefusedBy names the policies of the verdicts that refuse, each once.
+func RefusedBy(verdicts []Verdict) trust.RefusedError {
+	var names trust.RefusedError
+	for _, v := range verdicts {
+		if v.Outcome == Fail && !slices.Contains(names, v.Policy) {
+			names = append(names, v.Policy)
+		}
+	}
+	return names
+}
+
 // String tells a verdict in one line.
 func (v Verdict) String() string {
 	about := "policy " + v.Policy

@@ -116,7 +116,7 @@ func (r Request) Key() Key {
 // Revision is one immutable state of a source. At most one of Branch, Tag and
 // Name is set: what the commit was found by. None is, if that was its id alone.
 type Revision struct {
-	Commit string // full hexadecimal object id
+	Commit string // full hexadecimal object id; of an artifact or a bucket: digits of a digest
 	Branch string // without refs/heads/
 	Tag    string // without refs/tags/
 	Name   string // the full name of a ref, as it was asked for
@@ -125,6 +125,9 @@ type Revision struct {
 	History History
 	// URL is the repository's, normalised and without credentials.
 	URL string
+	// Artifact is registry/repository:tag of what was fetched from a registry, or
+	// registry/repository@sha256:…, where no tag was asked for; "" for everything else.
+	Artifact string
 
 	Author    string    // of the commit: name and address
 	Committer string    // of the commit, likewise

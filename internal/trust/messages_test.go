@@ -15,7 +15,7 @@ func TestMessages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	said := sources(t, ".", filepath.Join("..", "policy"))
+	said := sources(t, ".", filepath.Join("..", "policy"), filepath.Join("..", "reach"), filepath.Join("..", "registry"))
 	explained := 0
 	for _, table := range strings.Split(string(page), "| the message says | what to do |\n")[1:] {
 		for line := range strings.Lines(table) {

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -46,6 +47,28 @@ func NewDemands(policies ...Policy) Demands {
 		_ = enc.Encode(p) //nolint:errchkjson,musttag // plain data; a hash takes every byte
 	}
 	return Demands{Policies: sorted, Version: hex.EncodeToString(digest.Sum(nil)[:16])}
+}
+
+// RefusedError is the cause of an error by which policies refuse: their names, in order;
+// none where it says nothing of one of them, and all that enforce refuse.
+type RefusedError []string
+
+// Error implements error. People read it of the error whose cause it is.
+func (r RefusedError) Error() string { return "refused by " + strings.Join(r, ", ") }
+
+// Refusing names the policies of d that refuse by err: those of its [RefusedError], or all
+// that enforce if it names none.
+func (d Demands) Refusing(err error) []string {
+	if by, _ := errors.AsType[RefusedError](err); len(by) > 0 {
+		return by
+	}
+	var all []string
+	for _, p := range d.Policies {
+		if !p.Audit {
+			all = append(all, p.Name)
+		}
+	}
+	return all
 }
 
 // Subject is what policies select deliveries by.

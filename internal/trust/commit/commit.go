@@ -92,8 +92,9 @@ func New(o Options) *Verifier {
 // Verify judges a revision by what is demanded of it. last is the commit of the same
 // repository that was delivered, and proven, before; "" for none. What policies that
 // only audit miss is among the evidence. Errors are *fault.Error: Refused where
-// something is not proven, with the commit, its author, the policy and what to do;
-// else those of [source.History]. With an error, the result holds the evidence alone,
+// something is not proven, with the commit, its author, the policy and what to do, and
+// [trust.RefusedError] for all policies that refuse as their cause; else those of
+// [source.History]. With an error, the result holds the evidence alone,
 // and no revision.
 func (v *Verifier) Verify(ctx context.Context, r source.Revision, d trust.Demands, last string) (trust.Verified, error) {
 	var e trust.Evidence
@@ -106,18 +107,24 @@ func (v *Verifier) Verify(ctx context.Context, r source.Revision, d trust.Demand
 		last = ""
 	}
 	var refusal error
+	var by trust.RefusedError
 	for _, p := range d.Policies {
 		problem := v.judge(ctx, r, p, d.Version, last, &e)
 		switch {
 		case problem == nil:
+			continue
 		case p.Audit:
 			e.Unproven = append(e.Unproven, problem.Error())
-		case refusal == nil || fault.KindOf(refusal) == fault.Refused && fault.KindOf(problem) != fault.Refused:
+			continue
+		}
+		by = append(by, p.Name)
+		if refusal == nil || fault.KindOf(refusal) == fault.Refused && fault.KindOf(problem) != fault.Refused {
 			refusal = problem // one that may pass by itself says more
 		}
 	}
 	if refusal != nil {
-		return trust.Vouch(source.Revision{}, e, d), refusal
+		f := fault.From(refusal)
+		return trust.Vouch(source.Revision{}, e, d), f.Because(errors.Join(by, f.Cause))
 	}
 	return trust.Vouch(r, e, d), nil
 }

@@ -2,6 +2,7 @@ package commit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -302,6 +303,16 @@ func TestPolicies(t *testing.T) {
 		v, err := newVerifier().Verify(t.Context(), tc.r, trust.NewDemands(tc.policies...), tc.last)
 		if tc.want != "" && (err == nil || fault.KindOf(err) != tc.kind || !strings.Contains(err.Error(), tc.want)) || tc.want == "" && err != nil {
 			t.Errorf("%s: error is %v (%v)", tc.reason, err, fault.KindOf(err))
+		}
+		by, _ := errors.AsType[trust.RefusedError](err)
+		for _, p := range tc.policies {
+			named := slices.Contains(by, p.Name)
+			if named && p.Audit || !named && tc.kind == fault.Refused && strings.Contains(tc.want, `policy "`+p.Name+`"`) {
+				t.Errorf("%s: it is refused by %v", tc.reason, by)
+			}
+		}
+		if tc.kind == fault.Refused && len(by) == 0 {
+			t.Errorf("%s: no policy refuses", tc.reason)
 		}
 		if got := strings.Join(v.Evidence().Unproven, "\n"); (tc.unproven == "") != (got == "") || !strings.Contains(got, tc.unproven) {
 			t.Errorf("%s: unproven is %q", tc.reason, got)

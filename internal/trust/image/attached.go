@@ -71,7 +71,7 @@ func (w wanted) predicate(kind string) bool {
 // attached returns what is attached to n and wanted, from the tags of cosign and
 // from the referrers, in this order. What could not be read is among the errors.
 func (r *repository) attached(ctx context.Context, n object.ImageName, w wanted) ([]artifact, []error) {
-	digest := r.name.Digest(n.Digest)
+	digest := r.Name.Digest(n.Digest)
 	tag := strings.Replace(n.Digest, ":", "-", 1)
 	sources := []func(context.Context) ([]artifact, []error){
 		func(ctx context.Context) ([]artifact, []error) { return r.referrers(ctx, digest, w) },
@@ -104,7 +104,7 @@ func (r *repository) attached(ctx context.Context, n object.ImageName, w wanted)
 
 // inTag returns what the manifest of a tag holds; nothing if there is no such tag.
 func (r *repository) inTag(ctx context.Context, tag string, w wanted) ([]artifact, []error) {
-	found, err := r.manifest(ctx, r.name.Tag(tag))
+	found, err := r.Manifest(ctx, r.Name.Tag(tag))
 	if err != nil {
 		return nil, []error{err}
 	}
@@ -117,9 +117,9 @@ func (r *repository) inTag(ctx context.Context, tag string, w wanted) ([]artifac
 // referrers returns what refers to an image: by the registry's own list, or else
 // by the tag that stands for it.
 func (r *repository) referrers(ctx context.Context, digest name.Digest, w wanted) ([]artifact, []error) {
-	index, err := remote.Referrers(digest, remote.WithContext(ctx), remote.Reuse(r.puller))
+	index, err := remote.Referrers(digest, remote.WithContext(ctx), remote.Reuse(r.Puller))
 	if err != nil {
-		return nil, []error{told(err, r.name.RegistryStr())}
+		return nil, []error{r.Told(err)}
 	}
 	manifest, err := index.IndexManifest()
 	if err != nil {
@@ -134,7 +134,7 @@ func (r *repository) referrers(ctx context.Context, digest name.Digest, w wanted
 	var all []artifact
 	var target *v1.Descriptor
 	for _, d := range listed {
-		found, err := r.manifest(ctx, r.name.Digest(d.Digest.String()))
+		found, err := r.Manifest(ctx, r.Name.Digest(d.Digest.String()))
 		if err != nil || found == nil {
 			problems = append(problems, missing(err, d))
 			continue
@@ -144,8 +144,8 @@ func (r *repository) referrers(ctx context.Context, digest name.Digest, w wanted
 		for _, a := range layers {
 			if isNotation(a.media) {
 				if target == nil {
-					if target, err = r.puller.Head(ctx, digest); err != nil {
-						problems = append(problems, told(err, r.name.RegistryStr()))
+					if target, err = r.Puller.Head(ctx, digest); err != nil {
+						problems = append(problems, r.Told(err))
 						break
 					}
 				}
@@ -215,7 +215,7 @@ func (r *repository) layers(ctx context.Context, manifest []byte, digest, layout
 		case media != mediaEnvelope || !w.predicate(d.Annotations[noteOldType]):
 			continue
 		}
-		if a.content, err = r.blob(ctx, d); err != nil {
+		if a.content, err = r.Blob(ctx, d, maxBlob); err != nil {
 			problems = append(problems, err)
 			continue
 		}
