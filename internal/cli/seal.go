@@ -3,36 +3,20 @@ package cli
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
 	"fmt"
 	"io"
-	"net/http"
-	"net/netip"
-	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/holdfastcd/holdfast/deploy"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/secret/sealed"
 	"github.com/holdfastcd/holdfast/internal/secret/sops"
-)
-
-// Paths of the controller, and of the stock one, that seal asks.
-const (
-	certificatePath = "/v1/cert.pem"
-	resealPath      = "/v1/rotate"
-)
-
-const (
-	certTimeout = 30 * time.Second
-	maxAnswer   = 8 << 20
 )
 
 // Seal says what to seal, for whom and for where.
@@ -42,6 +26,7 @@ type Seal struct {
 	Files     []string
 	Cert      string
 	Service   string
+	Control   string
 	Scope     string
 	Namespace string
 	Name      string
@@ -59,6 +44,7 @@ func (o *Seal) bind(cmd *cobra.Command) {
 	s.flags.StringArrayVarP(&o.Files, "filename", "f", nil, "`FILE` with Secrets, - for standard input; repeatable (default: -)")
 	s.text(&o.Cert, "cert", "", "`FILE` or https URL of the certificate to seal for, or http URL on this machine (default: it is fetched from the controller)")
 	s.text(&o.Service, "service", deploy.DefaultNamespace+"/holdfast", "`NAMESPACE/NAME` of the controller's Service, which may be the stock controller's too")
+	s.text(&o.Control, "controller", "", "https `URL` at which the controller is asked itself, or http URL on this machine (default: by way of the API server)")
 	s.flags.StringVar(&o.Scope, "scope", "", "where it may be opened: `SCOPE` strict, namespace-wide or cluster-wide (default: as the Secret's annotations say, else strict)")
 	s.flags.StringVarP(&o.Namespace, "namespace", "n", "", "`NAMESPACE` of Secrets that name none (default: that of the context)")
 	s.flags.StringVar(&o.Name, "name", "", "`NAME` of the Secret that a single value is for (with --raw)")
@@ -67,7 +53,7 @@ func (o *Seal) bind(cmd *cobra.Command) {
 	s.flags.BoolVar(&o.Raw, "raw", false, "seal what is read as one value, and print it as it stands in spec.encryptedData")
 	s.flags.BoolVar(&o.Reencrypt, "re-encrypt", false, "read SealedSecrets, and have the controller seal them anew with its newest key")
 	s.flags.BoolVar(&o.SOPS, "sops", false, "seal a file with SOPS instead, as the nearest .sops.yaml says")
-	s.flags.BoolVarP(&o.InPlace, "in-place", "w", false, "write the file instead of printing (with --sops)")
+	s.flags.BoolVarP(&o.InPlace, "in-place", "w", false, "write the files instead of printing (with --sops or --re-encrypt)")
 }
 
 const sealExamples = `  # a Secret that never lies in a file
@@ -83,7 +69,7 @@ const sealExamples = `  # a Secret that never lies in a file
   printf %s "$TOKEN" | holdfast seal --raw -n shop --name db
 
   # after 'holdfast keys rotate'
-  holdfast seal --re-encrypt -f db.yaml > new.yaml && mv new.yaml db.yaml
+  holdfast seal --re-encrypt -w -f db.yaml -f web.yaml
 
   # with SOPS
   holdfast seal --sops -w -f clusters/prod/db.yaml`
@@ -126,8 +112,10 @@ func (o *Seal) validate() error {
 	switch {
 	case modes > 1:
 		return fault.New(fault.Invalid, "--raw, --re-encrypt, --sops and --merge-into exclude each other")
-	case o.InPlace && !o.SOPS:
-		return fault.New(fault.Invalid, "--in-place goes with --sops")
+	case o.InPlace && !o.SOPS && !o.Reencrypt:
+		return fault.New(fault.Invalid, "--in-place goes with --sops and --re-encrypt")
+	case o.Reencrypt && o.Cert != "":
+		return fault.New(fault.Invalid, "--re-encrypt takes no --cert: the controller seals with its newest key")
 	case o.Name != "" && !o.Raw:
 		return fault.New(fault.Invalid, "--name goes with --raw")
 	}
@@ -146,6 +134,12 @@ func (o *Seal) validateFiles() error {
 	}
 	if (o.Raw || o.SOPS) && len(o.Files) > 1 {
 		return fault.New(fault.Invalid, "one file at a time")
+	}
+	if o.InPlace && slices.Contains(o.Files, "-") {
+		return fault.New(fault.Invalid, "--in-place needs files").WithHint("name them with -f FILE")
+	}
+	if _, err := controllerURL(o.Control, "--controller"); o.Control != "" && err != nil {
+		return err
 	}
 	_, err := sealed.ParseScope(o.Scope)
 	return err
@@ -259,23 +253,32 @@ func (o *Seal) merge(more []*unstructured.Unstructured) error {
 	if err := sealed.Merge(into, more[0]); err != nil {
 		return err
 	}
+	return rewrite(o.MergeInto, []*unstructured.Unstructured{into})
+}
+
+// rewrite replaces what is in a file, in the format that its name says.
+func rewrite(file string, objects []*unstructured.Unstructured) error {
 	format := "yaml"
-	if strings.HasSuffix(o.MergeInto, ".json") {
+	if strings.HasSuffix(file, ".json") {
 		format = "json"
 	}
 	var b bytes.Buffer
-	if err := encode(&b, format, into.Object); err != nil {
+	if err := writeObjects(&b, format, objects); err != nil {
 		return err
 	}
-	return replaceFile(o.MergeInto, b.Bytes())
+	return replaceFile(file, b.Bytes())
 }
 
 func (o *Seal) print(w io.Writer, objects []*unstructured.Unstructured) error {
+	return writeObjects(w, o.Output, objects)
+}
+
+func writeObjects(w io.Writer, format string, objects []*unstructured.Unstructured) error {
 	for i, one := range objects {
-		if o.Output == "yaml" && i > 0 {
+		if format == "yaml" && i > 0 {
 			fmt.Fprintln(w, "---")
 		}
-		if err := encode(w, o.Output, one.Object); err != nil {
+		if err := encode(w, format, one.Object); err != nil {
 			return err
 		}
 	}
@@ -304,136 +307,6 @@ func (o *Seal) raw(ctx context.Context, p Process) error {
 	}
 	_, err = fmt.Fprintln(p.Out, text)
 	return err
-}
-
-func (o *Seal) reencrypt(ctx context.Context, p Process) error {
-	objects, err := readObjects(p, o.Files)
-	if err != nil {
-		return err
-	}
-	var all []*unstructured.Unstructured
-	for _, one := range objects {
-		if !sealed.IsSealedSecret(one) {
-			return fault.New(fault.Invalid, "only SealedSecrets are sealed anew, not %s", one.GetKind())
-		}
-		if one.GetNamespace() == "" {
-			one.SetNamespace(o.defaultNamespace())
-		}
-		body, err := one.MarshalJSON()
-		if err != nil {
-			return fault.New(fault.Internal, "cannot write JSON: %s", err)
-		}
-		answer, err := o.ask(ctx, resealPath, body)
-		if err != nil {
-			return err
-		}
-		again := &unstructured.Unstructured{}
-		if err := again.UnmarshalJSON(answer); err != nil || !sealed.IsSealedSecret(again) ||
-			again.GetName() != one.GetName() || again.GetNamespace() != one.GetNamespace() {
-			return fault.New(fault.Invalid, "the controller's answer is not this SealedSecret")
-		}
-		all = append(all, again)
-	}
-	return o.print(p.Out, all)
-}
-
-// certificate returns what is sealed for: from a file, a URL or the controller.
-func (o *Seal) certificate(ctx context.Context) (*x509.Certificate, error) {
-	content, err := o.certificateText(ctx)
-	if err != nil {
-		return nil, err
-	}
-	cert, err := sealed.ParseCertificate(content)
-	if err != nil {
-		return nil, err
-	}
-	if time.Now().After(cert.NotAfter) {
-		return nil, fault.New(fault.Invalid, "the certificate has expired on %s", cert.NotAfter.Format(time.DateOnly)).
-			WithHint("fetch the newest, or make a key with 'holdfast keys rotate'")
-	}
-	return cert, nil
-}
-
-func (o *Seal) certificateText(ctx context.Context) ([]byte, error) {
-	switch {
-	case o.Cert == "":
-		return o.ask(ctx, certificatePath, nil)
-	case strings.Contains(o.Cert, "://"):
-		return fetchCertificate(ctx, o.Cert)
-	}
-	return readFile(Process{}, o.Cert)
-}
-
-// ask sends a request to the controller by way of the API server.
-func (o *Seal) ask(ctx context.Context, path string, body []byte) ([]byte, error) {
-	service, err := namespaced(o.Service, "--service")
-	if err != nil {
-		return nil, err
-	}
-	cfg, err := o.config()
-	if err != nil {
-		return nil, err
-	}
-	clients, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		return nil, kubeFault(err, "connect to the cluster")
-	}
-	request := clients.CoreV1().RESTClient().Get()
-	if body != nil {
-		request = clients.CoreV1().RESTClient().Post().Body(body)
-	}
-	answer, err := request.Namespace(service.Namespace).Resource("services").SubResource("proxy").
-		Name("http:" + service.Name + ":http").Suffix(path).Timeout(certTimeout).Stream(ctx)
-	if err != nil {
-		f := fault.From(classify(err, "ask the controller behind Service "+o.Service))
-		if body != nil {
-			return nil, f.WithHint("name its Service with --service NAMESPACE/NAME; without the controller nothing is sealed anew")
-		}
-		return nil, f.WithHint("name its Service with --service NAMESPACE/NAME, or give the certificate with --cert: "+
-			"a file, or http://127.0.0.1:PORT%s of a controller on this machine", certificatePath)
-	}
-	defer func() { _ = answer.Close() }() // only read from
-	return readAnswer(answer)
-}
-
-// fetchCertificate fetches over TLS only: who can put another certificate in its place
-// can read everything that is sealed for it.
-func fetchCertificate(ctx context.Context, address string) ([]byte, error) {
-	u, err := url.Parse(address)
-	if err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())) {
-		return nil, fault.New(fault.Invalid, "--cert takes a file or an https URL").
-			WithHint("whoever can exchange the certificate on its way can read what is sealed with it")
-	}
-	client := &http.Client{Timeout: certTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return nil, fault.New(fault.Invalid, "--cert is no URL that can be fetched")
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return nil, fault.New(fault.Unreachable, "the certificate cannot be fetched from %s", u.Host).Because(err)
-	}
-	defer func() { _ = response.Body.Close() }() // only read from
-	if response.StatusCode != http.StatusOK {
-		return nil, fault.New(fault.NotFound, "%s answers %s to a request for the certificate", u.Host, response.Status)
-	}
-	return readAnswer(response.Body)
-}
-
-func isLoopback(host string) bool {
-	address, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && address.IsLoopback()
-}
-
-func readAnswer(r io.Reader) ([]byte, error) {
-	content, err := io.ReadAll(io.LimitReader(r, maxAnswer+1))
-	switch {
-	case err != nil:
-		return nil, fault.New(fault.Unreachable, "the answer breaks off: %s", err)
-	case len(content) > maxAnswer:
-		return nil, fault.New(fault.Limit, "the answer has more than %d bytes", maxAnswer)
-	}
-	return content, nil
 }
 
 // sops seals a file by the rules of the nearest .sops.yaml.

@@ -24,6 +24,7 @@ import (
 	"github.com/bitnami/sealed-secrets/pkg/crypto"
 
 	"github.com/holdfastcd/holdfast/internal/secret/sealed"
+	"github.com/holdfastcd/holdfast/internal/server"
 	"github.com/holdfastcd/holdfast/test/harness"
 )
 
@@ -190,6 +191,79 @@ func TestSealRefuses(t *testing.T) {
 				t.Errorf("%d %q %q", code, out, errs)
 			}
 		})
+	}
+}
+
+// TestSealAnew asks a controller's own handler, at an address of this machine.
+func TestSealAnew(t *testing.T) {
+	key, cert := sealingKey(t, time.Now().Add(time.Hour))
+	keys, err := sealed.Of(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	controller := httptest.NewServer(server.New(server.Options{Sealing: keys}).Handler())
+	t.Cleanup(controller.Close)
+	fake := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/busy/v1/rotate":
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case "/other/v1/rotate":
+			_, _ = w.Write([]byte(`{"apiVersion":"bitnami.com/v1alpha1","kind":"SealedSecret","metadata":{"name":"other","namespace":"shop"}}`))
+		case "/moved/v1/rotate":
+			http.Redirect(w, r, controller.URL+"/v1/rotate", http.StatusTemporaryRedirect)
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	t.Cleanup(fake.Close)
+
+	_, before, _ := run(nil, plainSecret, "seal", "--controller", controller.URL)
+	two := before + "---\n" + strings.ReplaceAll(before, "name: db", "name: db # the same") // one more document
+	file := write(t, "db.yaml", two)
+	code, out, errs := run(nil, "", "seal", "--re-encrypt", "--controller", controller.URL, "-f", file)
+	if code != exitOK || strings.Count(out, "---") != 1 || opened(t, key, []byte(strings.Split(out, "---")[0]), "password") != "hunter2hunter2" {
+		t.Fatalf("%d %s%s", code, out, errs)
+	}
+	if code, out, errs := run(nil, "", "seal", "--re-encrypt", "-w", "--controller", controller.URL, "-f", file); code != exitOK || out != "" {
+		t.Fatalf("%d %s%s", code, out, errs)
+	}
+	after, err := os.ReadFile(file)
+	if err != nil || string(after) == two || strings.Count(string(after), "kind: SealedSecret") != 2 || opened(t, key, []byte(strings.Split(string(after), "---")[0]), "password") != "hunter2hunter2" {
+		t.Errorf("%v %s", err, after)
+	}
+
+	moved := strings.ReplaceAll(before, "namespace: shop", "namespace: other")
+	for _, tc := range []struct {
+		reason, stdin string
+		args          []string
+		says          string
+	}{
+		{"it is sealed for another namespace", moved, []string{"--controller", controller.URL}, "SealedSecret/other/db: it does not open with the keys of the controller"},
+		{"a Secret is not sealed yet", plainSecret, []string{"--controller", controller.URL}, "only SealedSecrets"},
+		{"there is nothing", "", []string{"--controller", controller.URL}, "no SealedSecret to seal anew"},
+		{"the controller has much to do", before, []string{"--controller", fake.URL + "/busy"}, "try again later"},
+		{"the answer is another object", before, []string{"--controller", fake.URL + "/other"}, "not this SealedSecret"},
+		{"it asks to go elsewhere", before, []string{"--controller", fake.URL + "/moved"}, "307"},
+		{"nobody is there", before, []string{"--controller", fake.URL + "/none"}, "404"},
+		{"who answers cannot be told", before, []string{"--controller", "http://example.org"}, "https URL"},
+		{"a password in an address", before, []string{"--controller", "https://u:hunter2@example.org"}, "https URL"},
+		{"the newest key is taken, and no other", before, []string{"--cert", cert}, "takes no --cert"},
+		{"standard input cannot be written", before, []string{"-w"}, "needs files"},
+	} {
+		t.Run(tc.reason, func(t *testing.T) {
+			code, out, errs := run(nil, tc.stdin, append([]string{"seal", "--re-encrypt"}, tc.args...)...)
+			if code != exitFailed || !strings.Contains(errs, tc.says) || out != "" || strings.Contains(errs, "hunter2") {
+				t.Errorf("%d %q %q", code, out, errs)
+			}
+		})
+	}
+	bad := write(t, "bad.yaml", before+"---\n"+moved)
+	content, _ := os.ReadFile(bad)
+	if code, _, errs := run(nil, "", "seal", "--re-encrypt", "-w", "--controller", controller.URL, "-f", bad); code != exitFailed || !strings.Contains(errs, "bad.yaml") {
+		t.Errorf("%d %s", code, errs)
+	}
+	if now, _ := os.ReadFile(bad); !bytes.Equal(now, content) {
+		t.Error("a file was written of which one object failed")
 	}
 }
 

@@ -86,18 +86,26 @@ func (m *Mask) add(value string) {
 
 // AddSealed is [Mask.Add] for a value that stands sealed in what is delivered.
 func (m *Mask) AddSealed(value string) {
-	m.Add(value)
+	m.AddFilled(value)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.sealed = true
+}
+
+// AddFilled is [Mask.Add] for a value that is filled in from elsewhere, and stands in
+// nothing that is delivered: like one that stood sealed, it is in plaintext nowhere.
+func (m *Mask) AddFilled(value string) {
+	m.Add(value)
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.opened == nil {
 		m.opened = map[string]struct{}{}
 	}
 	m.opened[value] = struct{}{}
 }
 
-// FromSealed reports whether a text is a value that stood sealed, or has one in it that is
-// too long to be there by chance.
+// FromSealed reports whether a text is a value that stood sealed or was filled in, or has
+// one in it that is too long to be there by chance.
 func (m *Mask) FromSealed(text string) bool {
 	if m == nil {
 		return false

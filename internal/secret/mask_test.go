@@ -198,8 +198,8 @@ func FuzzMask(f *testing.F) {
 	f.Add(odd, "", "…")
 	f.Fuzz(func(t *testing.T, value, before, after string) {
 		m := masking(value)
-		if !m.Opened() || strings.Trim(value, "*") == "" {
-			return
+		if !m.Opened() || strings.Trim(value, "*") != value {
+			return // what stands in its place may join with what is beside it, and look like it
 		}
 		said := before + value + after
 		if got := m.Text(said); strings.Contains(got, value) && !strings.Contains(value, "***") {

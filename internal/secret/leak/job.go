@@ -92,7 +92,9 @@ func search(c *config.Config, it item, content []byte, salt []byte) found {
 	if binary(content) {
 		text = "" // only its name says something
 	}
-	if it.Role != asFile {
+	// What is sealed in part is a Secret's value, too: what was left open in it is searched
+	// as in any file. Not every open value there is a secret: a user's name is left open.
+	if it.Role == asEnv || it.Role == asValue && !sealedFile(text) {
 		return found{Findings: told(it.Path, text, asSecret(it.Role, text), salt)}
 	}
 	m := manifest{path: it.Path, text: text}

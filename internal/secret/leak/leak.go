@@ -26,7 +26,7 @@ const (
 	RuleAgeKey     = "age-secret-key"         // gitleaks', and ours for one in base64, and of other kinds
 	RuleRendered   = "rendered-secret"        // a value of a rendered Secret that stands in a file
 	RuleUnsearched = "unsearched"             // a file that is too large to be searched
-	Version        = "gitleaks-8.30.1/1"      // of all rules: what was found under another is searched again
+	Version        = "gitleaks-8.30.1/2"      // of all rules: what was found under another is searched again
 	maxFile        = 2 << 20                  // bytes of a file that are searched
 	maxFindings    = 100                      // of one file that are told
 	generic        = "generic-api-key"        // gitleaks' rule that goes by entropy alone

@@ -81,6 +81,44 @@ func TestSearch(t *testing.T) {
 	}
 }
 
+// A file that SOPS sealed in part is searched as any other where a generator reads it as
+// a whole, and told once.
+func TestWhatSOPSLeftOpenIsSearched(t *testing.T) {
+	s := newScanner(t)
+	const enc = "ENC[AES256_GCM,data:p673w==,iv:YY=,aad:UQ==,tag:A=,type:str]"
+	pass := word(t, 24)
+	part := "user: admin\nport: 5432\napiToken: " + pass + "\npassword: " + enc + "\ntls:\n  key: |\n" + indent(privateKey(t), "    ") +
+		"sops:\n  mac: " + enc + "\n  encrypted_regex: ^password$\n"
+	f := &folder{files: map[string]string{
+		"a/kustomization.yaml": "secretGenerator:\n- name: a\n  files: [part.yaml, c=part.json, part.ini]\n- name: all\n  files: [all.yaml]\nconfigMapGenerator:\n- name: b\n  files: [settings.yaml]\n",
+		"a/part.yaml":          part,
+		"a/part.json":          `{"user": "admin", "apiToken": "` + pass + `", "password": "` + enc + `", "sops": {"mac": "` + enc + `"}}`,
+		"a/part.ini":           "[db]\napi_token = " + pass + "\npassword = " + enc + "\n[sops]\nmac = " + enc + "\n",
+		"a/all.yaml":           "apiToken: " + enc + "\nsops:\n  mac: " + enc + "\n",
+		"a/settings.yaml":      part,
+	}}
+	generated := "a/part.ini:generic-api-key\na/part.json:generic-api-key\na/part.yaml:generic-api-key\na/part.yaml:private-key\n"
+	kustomization, _ := f.look("a/kustomization.yaml")
+	for _, tc := range []struct {
+		reason string
+		files  []File
+		want   string
+	}{
+		{"the files that a changed kustomization names, which did not change themselves", []File{kustomization}, generated},
+		{"all files, each value once, those of ConfigMaps among them", f.list(), generated + "a/settings.yaml:generic-api-key\na/settings.yaml:private-key\n"},
+	} {
+		got, err := s.Search(t.Context(), tc.files, f.beside, nil)
+		if diff := cmp.Diff(tc.want, show(got)); err != nil || diff != "" {
+			t.Errorf("%s: %v (-want +got):\n%s", tc.reason, err, diff)
+		}
+		for _, finding := range got {
+			if content := f.files[finding.File]; finding.Line < 1 || finding.Line > strings.Count(content, "\n")+1 {
+				t.Errorf("%+v", finding)
+			}
+		}
+	}
+}
+
 // More than one job manages is done by several.
 func TestSearchMany(t *testing.T) {
 	s := newScanner(t)

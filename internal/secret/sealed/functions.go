@@ -46,7 +46,7 @@ func offered() map[string]cost {
 	all := map[string]cost{}
 	for name := range strings.FieldsSeq(`abbrev abbrevboth trunc trim upper lower title untitle substr trimSuffix trimPrefix nospace initials
 		swapcase snakecase camelcase kebabcase contains hasPrefix hasSuffix quote squote cat plural sha1sum sha256sum sha512sum adler32sum
-		toString atoi int64 int float64 toDecimal split splitList splitn toStrings add1 add sub div mod mul add1f addf subf divf mulf
+		atoi int64 int float64 toDecimal split splitList splitn toStrings add1 add sub div mod mul add1f addf subf divf mulf
 		biggest max min maxf minf ceil floor round sortAlpha default empty coalesce all any compact mustCompact fromJson toJson
 		toRawJson mustFromJson mustToJson mustToRawJson ternary deepCopy mustDeepCopy typeOf typeIs typeIsLike kindOf kindIs deepEqual
 		base dir clean ext isAbs osBase osClean osDir osExt osIsAbs b64enc b64dec b32enc b32dec tuple list dict get hasKey pluck keys
@@ -65,7 +65,7 @@ func offered() map[string]cost {
 		"repeat": repeating, "indent": repeating, "nindent": repeating,
 		"replace": replacing, "wrapWith": wrapping, "join": joining,
 		"toPrettyJson": deep, "mustToPrettyJson": deep,
-		"semver": short, "semverCompare": short,
+		"semver": short, "semverCompare": short, "toString": escaping,
 	})
 	return all
 }
@@ -99,7 +99,7 @@ func (b *budget) functions() template.FuncMap {
 	for name := range withheld() {
 		all[name] = func(...any) (string, error) { return "", errSpent }
 	}
-	all[stepFunction] = b.step
+	all[stepFunction], all[writtenFunction] = b.step, written
 	return all
 }
 
@@ -201,9 +201,13 @@ func short(args []reflect.Value) (int, error) {
 
 const escaped = 8 // bytes that one may become
 
+// escaping makes texts of values, of which one that is not there has none.
 func escaping(args []reflect.Value) (int, error) {
 	n := 0
 	for _, a := range args {
+		if a.Kind() == reflect.Interface && a.IsNil() {
+			return 0, &nothingError{}
+		}
 		s, err := size(a)
 		if err != nil {
 			return 0, err

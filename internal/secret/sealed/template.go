@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"text/template"
 	"text/template/parse"
 
@@ -54,7 +55,7 @@ func (b *budget) render(key, text string, values map[string]string) ([]byte, err
 	}
 	out := &output{budget: b}
 	if err := t.Execute(out, values); err != nil {
-		return nil, ended(key, err)
+		return nil, ended(key, err, values)
 	}
 	return out.Bytes(), nil
 }
@@ -86,7 +87,15 @@ func unreadable(key string, err error) error {
 
 // ended is the error of a template that does not come to its end. What it was doing is
 // not told: the message of the template package quotes values.
-func ended(key string, err error) error {
+func ended(key string, err error, values map[string]string) error {
+	if nothing, ok := errors.AsType[*nothingError](err); ok || untyped.MatchString(err.Error()) {
+		what := "what is"
+		if nothing != nil && nothing.what != "" {
+			what = nothing.what + ", which is"
+		}
+		return fault.New(fault.Invalid, "the template %s%s writes %s not there", key, line(err), what).
+			WithHint("there are: %s; if it may be missing, write {{ .name | default \"\" }}", strings.Join(slices.Sorted(maps.Keys(values)), ", "))
+	}
 	for _, bound := range []error{errSpent, errNumber} {
 		if errors.Is(err, bound) {
 			return fault.New(fault.Limit, "the template %s%s is ended: %s", key, line(err), bound)
@@ -97,6 +106,9 @@ func ended(key string, err error) error {
 
 var position = regexp.MustCompile(`^template: [^:]{1,253}:(\d{1,6})[: ]`)
 
+// untyped ends the error of a function that takes a text, and was given nothing.
+var untyped = regexp.MustCompile(` at <[^<>]*>: invalid value; expected \w+\z`)
+
 // line is where a template failed, " (line 3)", or nothing.
 func line(err error) string {
 	at := position.FindStringSubmatch(err.Error())
@@ -106,11 +118,29 @@ func line(err error) string {
 	return " (line " + at[1] + ")"
 }
 
-// stepFunction is called by templates without their knowing; by name they may not.
-const stepFunction = "step"
+// These are called by templates without their knowing; by name they may not.
+const (
+	stepFunction    = "step"
+	writtenFunction = "written"
+)
+
+// nothingError ends a template that writes what is not there.
+type nothingError struct{ what string }
+
+func (*nothingError) Error() string { return "it writes what is not there" }
+
+// written is called in templates for every value that they write. Go writes "<no value>"
+// for one that is not there, and the stock controller delivers that as the secret.
+// what is how the template calls the value.
+func written(what string, value any) (any, error) {
+	if value == nil {
+		return nil, &nothingError{what}
+	}
+	return value, nil
+}
 
 const (
-	called   = 100 // steps of calling a template, which takes stack
+	calling  = 100 // steps of calling a template, which takes stack
 	compared = 10  // steps for each argument of a function: Go's own compare them, uncounted
 )
 
@@ -121,7 +151,7 @@ func instrument(key string, t *template.Template) error {
 		if part.Tree == nil || part.Root == nil {
 			continue
 		}
-		part.Root.Nodes = slices.Insert(part.Root.Nodes, 0, stepNode(called+w.list(part.Root), part.Root.Pos))
+		part.Root.Nodes = slices.Insert(part.Root.Nodes, 0, stepNode(calling+w.list(part.Root), part.Root.Pos))
 	}
 	return w.err
 }
@@ -147,7 +177,7 @@ func (w *walk) list(l *parse.ListNode) int {
 func (w *walk) node(node parse.Node) int {
 	switch n := node.(type) {
 	case *parse.ActionNode:
-		return w.pipe(n.Pipe)
+		return w.action(n)
 	case *parse.IfNode:
 		return w.branch(&n.BranchNode)
 	case *parse.WithNode:
@@ -156,7 +186,7 @@ func (w *walk) node(node parse.Node) int {
 		n.List.Nodes = slices.Insert(n.List.Nodes, 0, stepNode(w.list(n.List), n.Pos))
 		return 1 + w.pipe(n.Pipe) + w.list(n.ElseList)
 	case *parse.TemplateNode:
-		return called + w.pipe(n.Pipe)
+		return calling + w.pipe(n.Pipe)
 	case *parse.PipeNode:
 		return w.pipe(n)
 	case *parse.ChainNode:
@@ -166,6 +196,33 @@ func (w *walk) node(node parse.Node) int {
 		return compared
 	}
 	return 1
+}
+
+// action has a value that is written pass through [written].
+func (w *walk) action(n *parse.ActionNode) int {
+	steps := w.pipe(n.Pipe)
+	if len(n.Pipe.Decl) > 0 {
+		return steps // it is assigned, and written elsewhere
+	}
+	what := called(n.Pipe)
+	text := &parse.StringNode{NodeType: parse.NodeString, Pos: n.Pos, Quoted: strconv.Quote(what), Text: what}
+	n.Pipe.Cmds = append(n.Pipe.Cmds, &parse.CommandNode{
+		NodeType: parse.NodeCommand, Pos: n.Pos, Args: []parse.Node{parse.NewIdentifier(writtenFunction).SetPos(n.Pos), text},
+	})
+	return steps + compared
+}
+
+// called is how a template calls what a pipeline begins with; "" if that is no name.
+func called(p *parse.PipeNode) string {
+	first := p.Cmds[0]
+	if len(first.Args) != 1 {
+		return ""
+	}
+	switch n := first.Args[0].(type) {
+	case *parse.FieldNode, *parse.VariableNode, *parse.DotNode:
+		return n.String()
+	}
+	return ""
 }
 
 func (w *walk) branch(n *parse.BranchNode) int {
@@ -191,7 +248,7 @@ func (w *walk) identifier(name string) {
 		w.fail(fault.New(fault.Unsupported, "the template %s calls %s, which is not offered: %s", w.key, name, why).
 			WithHint("seal what it would make"))
 	}
-	if name == stepFunction {
+	if name == stepFunction || name == writtenFunction {
 		w.fail(fault.New(fault.Unsupported, "the template %s calls %s, which is no function of templates", w.key, name))
 	}
 }

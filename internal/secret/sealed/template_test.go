@@ -30,8 +30,8 @@ var templates = map[string]string{
 	"named":    `{{ define "x" }}[{{ . }}]{{ end }}{{ template "x" .user }}{{ template "x" .many }}`,
 	"text":     `{{ printf "%-10s|%5d|%q" .user 42 .many }}{{ .user | b64enc | indent 4 }}{{ "a-b" | replace "-" "+" | repeat 3 }}`,
 	"regex":    `{{ regexReplaceAll "(a)(b*)" .many "${2}-" }} {{ regexMatch "^a" .many }}`,
-	"missing":  `{{ .nothing }}`,
-	"default":  `{{ .nothing | default "x" }}`,
+	"default":  `{{ .nothing | default "x" }}{{ default "y" .nothing }}{{ coalesce .nothing "z" }}`,
+	"asked":    `{{ if .nothing }}x{{ else }}{{ with .nothing }}x{{ end }}{{ end }}{{ $x := .nothing }}{{ quote $x }}{{ $x = .user }}{{ $x }}{{ empty .nothing }}`,
 	"compare":  `{{ if and (eq .user "admin") (gt (len .many) 2) }}yes{{ else }}no{{ end }}`,
 	"until":    `{{ range until 3 }}{{ . }}{{ end }}{{ seq 1 3 }}{{ range $i := untilStep 10 0 -5 }}{{ $i }}{{ end }}`,
 	"wrapped":  `{{ wrapWith 3 "\n" .many }}{{ join "," (list "a" "b") }}{{ without (list 1 2) 1 }}{{ "xxaxx" | trimAll "x" }}`,
@@ -148,10 +148,21 @@ func TestTemplatesEndAndSayWhy(t *testing.T) {
 		{"clock", `{{ now | date "2006" }}`, fault.Unsupported, "calls"},
 		{"in place", `{{ $d := dict }}{{ $_ := set $d "x" $d }}{{ $d }}`, fault.Unsupported, "calls set"},
 		{"own function", `{{ step -1000000 }}`, fault.Unsupported, "calls step"},
+		{"own function of values", `{{ written "x" .user }}`, fault.Unsupported, "calls written"},
+		{"missing", "\n{{ .host }}", fault.Invalid, "the template t (line 2) writes .host, which is not there"},
+		{"missing, in an expression that is true", `{{ if .user }}{{ .host }}{{ end }}`, fault.Invalid, "writes .host, which"},
+		{"missing, in a variable", `{{ $h := .host }}{{ $h }}`, fault.Invalid, "writes $h, which"},
+		{"missing, in a part", `{{ define "x" }}{{ . }}{{ end }}{{ template "x" .host }}`, fault.Invalid, "writes ., which"},
+		{"missing, in what was read", `{{ $x := fromJson "{\"a\":null}" }}{{ $x.a }}{{ $x.b }}`, fault.Invalid, "writes $x.a, which"},
+		{"missing, as a text", `{{ .host | upper }}`, fault.Invalid, "writes what is not there"},
+		{"missing, in a list", `{{ first (list) | upper }}`, fault.Invalid, "writes what is not there"},
+		{"missing, printed", `{{ printf "%s:%s" .user .host }}`, fault.Invalid, "writes what is not there"},
+		{"missing, turned into a text", `{{ .host | toString }}`, fault.Invalid, "writes what is not there"},
+		{"missing, for an address", `{{ .host | urlquery }}`, fault.Invalid, "writes what is not there"},
 		{"not closed", "a\n{{ if }", fault.Invalid, "(line 2) is not one of Go"},
 		{"fails, with a value", "{{ fail .password }}", fault.Invalid, "fails"},
 		{"fails, in an argument", "\n{{ .password.x }}", fault.Invalid, "(line 2) fails"},
-		{"panics", `{{ first (list) | upper }}{{ chunk 0 (list 1 2) }}`, fault.Invalid, "fails"},
+		{"panics", `{{ chunk 0 (list 1 2) }}`, fault.Invalid, "fails"},
 		{"deep", strings.Repeat("{{if 1}}", 7000) + strings.Repeat("{{end}}", 500), fault.Invalid, "is not one of Go"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -176,6 +187,20 @@ func TestTemplatesEndAndSayWhy(t *testing.T) {
 	}
 }
 
+// A template that writes a value which is not there is refused on the object, with what
+// is there. The stock controller delivers "<no value>", as a password for example.
+func TestAValueThatIsMissingIsToldOnTheObject(t *testing.T) {
+	plain := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "db"}, Data: map[string][]byte{"user": []byte("admin"), "password": []byte("hunter2")}}
+	o := stockSealed(t, key(t, 0), plain)
+	set(map[string]any{"url": "db://{{ .user }}@{{ .host }}"}, "spec", "template", "data")(o)
+	_, err := keys(t, key(t, 0)).Unseal(o, nil)
+	f := fault.From(err)
+	if f == nil || f.Kind != fault.Invalid || !strings.HasSuffix(f.Object, "shop/db") || f.Msg != "the template url (line 1) writes .host, which is not there" ||
+		!strings.Contains(f.Hint, "there are: password, url, user;") {
+		t.Errorf("got %+v", f)
+	}
+}
+
 func FuzzTemplates(f *testing.F) {
 	for _, text := range templates {
 		f.Add(text)
@@ -186,6 +211,9 @@ func FuzzTemplates(f *testing.F) {
 		out, err := newBudget().render("t", text, map[string]string{"user": "admin", "password": canary})
 		if err != nil && strings.Contains(err.Error(), canary) && !strings.Contains(text, canary) {
 			t.Errorf("the error tells a value: %v", err)
+		}
+		if strings.Contains(string(out), "<no value>") && !strings.Contains(text, "<no value>") {
+			t.Errorf("it writes what is not there: %q", out)
 		}
 		if len(out) > maxValue || time.Since(begin) > 30*time.Second {
 			t.Errorf("%d bytes in %v", len(out), time.Since(begin))
