@@ -40,7 +40,9 @@ import (
 	"github.com/holdfastcd/holdfast/internal/secret/sealed"
 	"github.com/holdfastcd/holdfast/internal/server"
 	"github.com/holdfastcd/holdfast/internal/source"
+	"github.com/holdfastcd/holdfast/internal/source/bucket"
 	"github.com/holdfastcd/holdfast/internal/source/git"
+	"github.com/holdfastcd/holdfast/internal/source/oci"
 	"github.com/holdfastcd/holdfast/internal/store"
 	"github.com/holdfastcd/holdfast/internal/trust/commit"
 	"github.com/holdfastcd/holdfast/internal/trust/image"
@@ -73,7 +75,7 @@ type Options struct {
 	DefaultServiceAccount string
 	ArgoNamespace         string
 	AllowFileURLs         bool
-	AllowLinkLocal        bool // Git servers, registries and proxies at link-local addresses
+	AllowLinkLocal        bool // Git servers, registries, buckets and proxies at link-local addresses
 	// DecryptionSecret has the keys for sealed files of deliveries that name none; zero:
 	// there are none.
 	DecryptionSecret types.NamespacedName
@@ -128,6 +130,7 @@ type process struct {
 	reports  *own.Reports
 	judge    *judge.Judge
 	commits  *commit.Verifier
+	images   *image.Examiner
 	sealing  *sealed.Keys
 	flux     *flux.Flux
 	argo     *argo.Argo
@@ -206,7 +209,9 @@ func (p *process) manage() (err error) {
 	}
 	engine := p.engine()
 	p.observed = &observations{clock: time.Now}
-	p.hub = source.NewHub(p.git, time.Now)
+	p.hub = source.NewHub(source.Schemes{
+		Git: p.git, OCI: oci.New(oci.Options{AllowLinkLocal: p.AllowLinkLocal}), Bucket: bucket.New(bucket.Options{AllowLinkLocal: p.AllowLinkLocal}),
+	}, time.Now)
 	env := &dialect.Env{
 		Client: p.manager.GetClient(),
 		Reader: p.manager.GetAPIReader(),
@@ -255,6 +260,7 @@ func (p *process) manage() (err error) {
 func (p *process) engine() *delivery.Engine {
 	p.renders = &renderings{}
 	p.commits = commit.New(commit.Options{Clock: time.Now, Log: p.Log})
+	p.images = image.New(image.Options{Clock: time.Now, Log: p.Log, AllowLinkLocal: p.AllowLinkLocal})
 	fair := render.NewFair(p.renders.of(render.New(p.workers)), p.renders.of(render.New(p.patient)))
 	cache := render.NewCache(fair.In, renderCacheBytes)
 	engine := delivery.New(delivery.Options{
@@ -266,7 +272,7 @@ func (p *process) engine() *delivery.Engine {
 		Log:      p.Log,
 		Alive:    p.alive,
 		Commits:  p.commits,
-		Images:   image.New(image.Options{Clock: time.Now, Log: p.Log, AllowLinkLocal: p.AllowLinkLocal}),
+		Images:   p.images,
 		Judged:   p.judged,
 		Audit:    p.audit,
 		Editors:  p.editors(),

@@ -11,7 +11,6 @@ import (
 	api "github.com/holdfastcd/holdfast/api/holdfast/v1alpha1"
 	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/dialect"
-	"github.com/holdfastcd/holdfast/internal/dialect/flux"
 	"github.com/holdfastcd/holdfast/internal/dialect/own"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/policy/judge"
@@ -51,7 +50,7 @@ func (p *process) openPolicies(env *dialect.Env) (err error) {
 	p.sets, err = own.SetupPolicySets(p.manager, env, own.SetOptions{
 		Changed: p.askAll, Record: env.Engine.Record, Alive: p.alive, Policies: p.judge, Verify: p.verifyPolicies, Served: p.cluster.LookupGroupKind,
 		Credential: func(ctx context.Context, url string, secret types.NamespacedName) (source.Credential, error) {
-			return flux.Credential(ctx, p.manager.GetAPIReader(), url, secret)
+			return sourceCredential(ctx, p.manager.GetAPIReader(), url, secret)
 		},
 		Repository: func(ctx context.Context, name types.NamespacedName) (source.Revision, string, error) {
 			return p.flux.Offer(ctx, name)
@@ -99,14 +98,12 @@ func (p *process) verifyPolicies(ctx context.Context, r source.Revision, s trust
 	if err != nil {
 		return err
 	}
-	_, err = p.commits.Verify(ctx, r, demands, last)
+	if _, err = p.commits.Verify(ctx, r, demands, last); err == nil {
+		err = verifyArtifact(ctx, p.images, r, demands, time.Now())
+	}
 	var refusing []string
 	if err != nil {
-		for _, d := range demands.Policies {
-			if !d.Audit {
-				refusing = append(refusing, d.Name)
-			}
-		}
+		refusing = demands.Refusing(err)
 	}
 	p.own.Judged(api.PolicySetKind, s.Namespace, s.Name, refusing)
 	return err

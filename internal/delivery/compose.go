@@ -143,10 +143,8 @@ func (s Spec) source(ctx context.Context, by stages, t tree.Tree) (render.Result
 	if err := s.open(ctx, rendered.Objects, by.mask); err != nil {
 		return rendered, err
 	}
-	if s.Substitute != nil {
-		if rendered.Objects, err = s.Substitute.Objects(rendered.Objects); err != nil {
-			return rendered, err
-		}
+	if rendered.Objects, err = s.substitute(rendered.Objects, by.mask); err != nil {
+		return rendered, err
 	}
 	if s.Profile.Screen != nil {
 		err = s.Profile.Screen(rendered.Objects)

@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
 
@@ -114,7 +113,7 @@ func (a *admission) refusal(objects []object.Object, paths []object.ImagePath) e
 			break
 		}
 	}
-	return untrusted(err)
+	return untrusted(err.Because(policy.RefusedBy(a.verdicts)))
 }
 
 // pin puts the digests of images into the objects that run them.
@@ -172,6 +171,3 @@ func (a *admission) unproven() []string {
 	}
 	return lines
 }
-
-// isUntrusted reports whether an error is a refusal of trust.
-func isUntrusted(err error) bool { return errors.Is(err, errTrust) }

@@ -41,7 +41,7 @@ type plaintext struct {
 	until    time.Time   // when the verdicts change by themselves; zero: never
 	verdicts []policy.Verdict
 	notices  []string
-	err      error
+	err      *fault.Error
 }
 
 // stands reports whether p answers for a spec that reads what it read.
@@ -94,7 +94,10 @@ func (e *Engine) plain(spec Spec, st *state) func(ctx context.Context, rendered 
 				st.alerts = append(st.alerts, Alert{AlertUnproven, text})
 			}
 		}
-		return p.err
+		if p.err != nil {
+			return untrusted(p.err.Because(policy.RefusedBy(p.verdicts)))
+		}
+		return nil
 	}
 }
 
@@ -231,7 +234,7 @@ func (p *plaintext) verdict(by trust.Policy, message string, like *fault.Error) 
 	}
 	refusal := *like
 	refusal.Kind, refusal.Msg = fault.Refused, v.String()
-	p.err = untrusted(&refusal)
+	p.err = &refusal
 }
 
 // allowedBy is what a policy excuses.

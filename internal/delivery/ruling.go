@@ -19,6 +19,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/policy"
 	"github.com/holdfastcd/holdfast/internal/schema"
 	"github.com/holdfastcd/holdfast/internal/secret"
+	"github.com/holdfastcd/holdfast/internal/trust"
 )
 
 // Policies judge what a delivery brings; *judge.Judge is one.
@@ -363,4 +364,20 @@ func (r *ruling) rulings(refused bool, desired []plan.Desired) []audit.Verdict {
 		list = append(list, told)
 	}
 	return list
+}
+
+// Judge returns what the policies of a spec say of what its revision brings now: the way
+// and the code of [Engine.Deliver], which is told nothing of it. Nothing has to be
+// proven, and nothing is sent but reads. The zero Ruling is that of a spec without
+// policies. Errors are those of rendering, admission and [Policies], and hold no value
+// that was opened.
+func (e *Engine) Judge(ctx context.Context, spec Spec) (Ruling, error) {
+	st := e.state(spec.ID)
+	defer st.pass()()
+	spec.Trust = trust.Demands{}
+	made, err := e.compose(ctx, spec, st, trust.Vouch(spec.Revision, trust.Evidence{}, spec.Trust))
+	if err != nil || made.ruling == nil {
+		return Ruling{}, err
+	}
+	return made.ruling.Ruling, nil
 }

@@ -162,8 +162,46 @@ func (s Spec) hideVariables(mask *secret.Mask) {
 	}
 	for name := range s.Substitute.Secret {
 		value := s.Substitute.Variables[name]
-		mask.Add(value)
-		mask.Add(strings.ReplaceAll(value, "\n", ""))
+		mask.AddFilled(value)
+		mask.AddFilled(strings.ReplaceAll(value, "\n", ""))
+	}
+}
+
+// substitute puts variables in. What stood sealed is known as such with variables in it,
+// too.
+func (s Spec) substitute(objects []object.Object, mask *secret.Mask) ([]object.Object, error) {
+	if s.Substitute == nil {
+		return objects, nil
+	}
+	before := slices.Clone(objects)
+	after, err := s.Substitute.Objects(objects)
+	if err != nil || !mask.Sealed() || len(after) != len(before) {
+		return after, err
+	}
+	for i := range after {
+		follow(mask, before[i].Object, after[i].Object)
+	}
+	return after, nil
+}
+
+// follow has texts that stood sealed be masked, and be known as sealed, as they are after
+// something was put in.
+func follow(mask *secret.Mask, before, after any) {
+	switch b := before.(type) {
+	case string:
+		if a, ok := after.(string); ok && a != b && mask.FromSealed(b) {
+			mask.AddSealed(a)
+		}
+	case map[string]any:
+		a, _ := after.(map[string]any)
+		for key, value := range b {
+			follow(mask, value, a[key])
+		}
+	case []any:
+		a, _ := after.([]any)
+		for i := range min(len(a), len(b)) {
+			follow(mask, b[i], a[i])
+		}
 	}
 }
 

@@ -36,16 +36,20 @@ const (
 	AlertRefused = "VerificationError"
 )
 
-// errTrust is the cause of errors by which trust was refused.
-var errTrust = errors.New("what is demanded is not proven")
-
-// untrusted marks an error as one of trust.
+// untrusted marks an error as one of trust: one that names no policy that refuses is
+// by all of them.
 func untrusted(err error) error {
-	f := fault.From(err)
-	if f.Cause != nil {
-		return f.Because(fmt.Errorf("%w: %w", errTrust, f.Cause))
+	if isUntrusted(err) {
+		return err
 	}
-	return f.Because(errTrust)
+	f := fault.From(err)
+	return f.Because(errors.Join(trust.RefusedError{}, f.Cause))
+}
+
+// isUntrusted reports whether an error is a refusal of trust.
+func isUntrusted(err error) bool {
+	_, ok := errors.AsType[trust.RefusedError](err)
+	return ok
 }
 
 // proof is what came of verifying a revision. It stands for the same commit under
@@ -219,50 +223,13 @@ func (e *Engine) judged(spec Spec, st *state, report Report) {
 	if e.Judged == nil || report.Err != nil && !report.Untrusted && report.Err.Kind != fault.Waiting {
 		return // it says nothing of trust
 	}
-	refusing := refusing(spec.Trust, report)
+	var refusing []string
+	if report.Untrusted {
+		refusing = spec.Trust.Refusing(report.Err)
+	}
 	now := strings.Join(refusing, ",") + " " + spec.Trust.Version
 	if st.judged == nil || *st.judged != now {
 		st.judged = &now
 		e.Judged(spec.ID, refusing)
 	}
 }
-
-// refusing returns the policies by which a pass was refused: those that the refusal
-// names, or all that enforce if it names none.
-func refusing(d trust.Demands, report Report) []string {
-	if !report.Untrusted {
-		return nil
-	}
-	var named, all []string
-	text := report.Err.Error()
-	for _, p := range d.Policies {
-		if p.Audit {
-			continue
-		}
-		all = append(all, p.Name)
-		if mentions(text, p.Name) {
-			named = append(named, p.Name)
-		}
-	}
-	if len(named) == 0 {
-		return all
-	}
-	return named
-}
-
-// mentions reports whether a text has a name, and not only as a part of another.
-func mentions(text, name string) bool {
-	for rest := text; ; {
-		i := strings.Index(rest, name)
-		if i < 0 {
-			return false
-		}
-		end := i + len(name)
-		if (i == 0 || !inName(rest[i-1])) && (end == len(rest) || !inName(rest[end])) {
-			return true
-		}
-		rest = rest[end:]
-	}
-}
-
-func inName(c byte) bool { return c == '-' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' }

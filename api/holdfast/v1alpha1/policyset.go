@@ -96,12 +96,16 @@ const (
 // PolicySource is where files with policies are kept.
 //
 // +kubebuilder:pruning:PreserveUnknownFields
-// +kubebuilder:validation:XValidation:rule="has(self.git) != has(self.gitRepositoryRef)",message="set exactly one of git and gitRepositoryRef; OCI artifacts and buckets are not supported yet"
+// +kubebuilder:validation:XValidation:rule="[has(self.git), has(self.gitRepositoryRef), has(self.oci), has(self.bucket)].filter(x, x).size() == 1",message="set exactly one of git, gitRepositoryRef, oci and bucket"
 type PolicySource struct {
 	// Git is a repository, by its address.
 	Git *GitSource `json:"git,omitempty"`
 	// GitRepositoryRef is a GitRepository of Flux's, which is fetched as it says.
 	GitRepositoryRef *ObjectRef `json:"gitRepositoryRef,omitempty"`
+	// OCI is an artifact in a registry.
+	OCI *OCISource `json:"oci,omitempty"`
+	// Bucket is a bucket of S3, or of what speaks like it.
+	Bucket *BucketSource `json:"bucket,omitempty"`
 	// Path is the directory, or the file, in the source; all of it if it is empty. Read
 	// are files named *.rego, *.yaml, *.yml and *.json.
 	//
@@ -145,6 +149,79 @@ type GitRef struct {
 	//
 	// +kubebuilder:validation:Pattern=`^([0-9a-f]{40}|[0-9a-f]{64})$`
 	Commit string `json:"commit,omitempty"`
+}
+
+// OCISource is an artifact in a registry: one layer that is a tar compressed by gzip, as
+// flux push artifact and opa build make it, or files with names, as oras push and conftest
+// push do.
+//
+// +kubebuilder:pruning:PreserveUnknownFields
+type OCISource struct {
+	// URL is its address without a tag: oci://host/repository.
+	//
+	// +required
+	// +kubebuilder:validation:Pattern=`^oci://.+$`
+	// +kubebuilder:validation:MaxLength=2048
+	URL string `json:"url"`
+	// Ref chooses a revision; the tag latest if it is empty.
+	Ref OCIRef `json:"ref,omitzero"`
+	// SecretRef names a Secret with what the registry is asked by: .dockerconfigjson, or
+	// username and password; and ca.crt.
+	SecretRef *ObjectRef `json:"secretRef,omitempty"`
+	// Interval is how often the registry is asked; 5m if it is empty.
+	Interval *metav1.Duration `json:"interval,omitempty"`
+	// Insecure speaks HTTP to the registry: anybody on the way may change the policies.
+	Insecure bool `json:"insecure,omitempty"`
+}
+
+// OCIRef chooses a revision of an artifact. At most one is set.
+//
+// +kubebuilder:pruning:PreserveUnknownFields
+type OCIRef struct {
+	// +kubebuilder:validation:MaxLength=128
+	Tag string `json:"tag,omitempty"`
+	// SemVer is a range of versions; the highest tag within it counts.
+	//
+	// +kubebuilder:validation:MaxLength=1024
+	SemVer string `json:"semver,omitempty"`
+	// Digest is that of the manifest.
+	//
+	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
+	Digest string `json:"digest,omitempty"`
+}
+
+// BucketSource is a bucket of S3, or of what speaks like it.
+//
+// +kubebuilder:pruning:PreserveUnknownFields
+type BucketSource struct {
+	// Endpoint is the server: a host, with a port where it has one.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Endpoint string `json:"endpoint"`
+	// Name is that of the bucket.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=3
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name"`
+	// Region is the bucket's; us-east-1 if it is empty.
+	//
+	// +kubebuilder:validation:MaxLength=63
+	Region string `json:"region,omitempty"`
+	// Prefix is what the keys of objects begin with that are read; all if it is empty. It
+	// stays a part of their names.
+	//
+	// +kubebuilder:validation:MaxLength=1024
+	Prefix string `json:"prefix,omitempty"`
+	// SecretRef names a Secret with accesskey and secretkey, and ca.crt. Without it, the
+	// bucket is asked without credentials.
+	SecretRef *ObjectRef `json:"secretRef,omitempty"`
+	// Interval is how often the bucket is listed; 5m if it is empty.
+	Interval *metav1.Duration `json:"interval,omitempty"`
+	// Insecure speaks HTTP to the server: anybody on the way may change the policies.
+	Insecure bool `json:"insecure,omitempty"`
 }
 
 // InlinePolicy is a file with policies.
@@ -234,6 +311,9 @@ const (
 	// ConditionExpiring is there, as True, where an exception ends within a week, or has
 	// ended.
 	ConditionExpiring = "ExceptionExpiring"
+	// ConditionAbsent is there, as True, where the cluster serves no kind of something that
+	// spec.cluster names.
+	ConditionAbsent = "Absent"
 )
 
 // PolicySetStatus is how a set stands.

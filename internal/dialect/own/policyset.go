@@ -1,7 +1,6 @@
 package own
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -32,9 +31,10 @@ const (
 )
 
 // SetSource is where a set's policies are kept: a repository by its address, or by the
-// GitRepository that fetches it.
+// GitRepository that fetches it; an artifact, or a bucket.
 type SetSource struct {
-	URL        string // as the set names it
+	URL        string // of a Git repository, as the set names it
+	Place      string // of an artifact or a bucket, instead of URL
 	Ref        source.Ref
 	Secret     types.NamespacedName // with credentials; zero: none
 	Repository types.NamespacedName // a GitRepository, instead of URL
@@ -45,8 +45,13 @@ type SetSource struct {
 // String names a source, without what its address may hold of credentials.
 func (s SetSource) String() string {
 	at := source.NormalizeURL(s.URL)
-	if s.Repository.Name != "" {
+	switch {
+	case s.Repository.Name != "":
 		at = "GitRepository " + s.Repository.String()
+	case source.IsArtifact(s.Place):
+		at = "artifact " + source.NormalizeURL(s.Place)
+	case s.Place != "":
+		at = "bucket " + source.NormalizeURL(s.Place)
 	}
 	if s.Path != "" {
 		at += " at " + s.Path
@@ -73,6 +78,7 @@ const (
 	longestException = 366 * 24 * time.Hour
 	defaultInterval  = 5 * time.Minute
 	minInterval      = 10 * time.Second
+	defaultRegion    = "us-east-1"
 )
 
 // CompilePolicySet turns a PolicySet, as it is written, into what is judged by: the same
@@ -106,47 +112,6 @@ func CompilePolicySet(u *unstructured.Unstructured, now time.Time) CompiledSet {
 		out.Reason = ReasonWarns
 	}
 	return out
-}
-
-func (c *compiler) setSource(field string, in *api.PolicySource) SetSource {
-	out := SetSource{Path: strings.Trim(path.Clean("/"+in.Path), "/"), Interval: defaultInterval}
-	c.exactlyOne(field, "git and gitRepositoryRef", in.Git != nil, in.GitRepositoryRef != nil)
-	if r := in.GitRepositoryRef; r != nil {
-		out.Repository = types.NamespacedName{Namespace: r.Namespace, Name: r.Name}
-		if r.Namespace == "" || r.Name == "" {
-			c.problemf(ReasonInvalid, "%s.gitRepositoryRef: namespace and name are both needed", field)
-		}
-	}
-	if in.Git != nil {
-		c.git(field+".git", in.Git, &out)
-	}
-	return out
-}
-
-func (c *compiler) git(field string, in *api.GitSource, out *SetSource) {
-	if source.NormalizeURL(in.URL) == "" {
-		c.problemf(ReasonInvalid, "%s.url: it is no address of a repository", field)
-	}
-	r := in.Ref
-	out.URL, out.Ref = in.URL, source.Ref{Branch: r.Branch, Tag: r.Tag, SemVer: r.SemVer, Commit: r.Commit}
-	set := 0
-	for _, text := range []string{cmp.Or(r.Commit, r.Branch), r.Tag, r.SemVer} {
-		if text != "" {
-			set++
-		}
-	}
-	if set > 1 {
-		c.problemf(ReasonInvalid, "%s.ref: set one of branch, tag, semver and commit; a commit may stand beside its branch", field)
-	}
-	if s := in.SecretRef; s != nil {
-		out.Secret = types.NamespacedName{Namespace: s.Namespace, Name: s.Name}
-		if s.Namespace == "" || s.Name == "" {
-			c.problemf(ReasonInvalid, "%s.secretRef: namespace and name are both needed", field)
-		}
-	}
-	if in.Interval != nil {
-		out.Interval = max(in.Interval.Duration, minInterval)
-	}
 }
 
 // builtins takes what is switched on by name. Which names there are, the policies say

@@ -36,6 +36,10 @@ sources:
 - git: {url: "https://git.example.com/platform/policies", ref: {branch: main}, secretRef: {namespace: holdfast-system, name: git}, interval: 1s}
   path: /rego/
 - gitRepositoryRef: {namespace: flux-system, name: policies}
+- oci: {url: "oci://registry.example.com/team/policies", ref: {semver: 1.x}, secretRef: {namespace: holdfast-system, name: pull}, interval: 2m, insecure: true}
+- oci: {url: "oci://registry.example.com/team/policies", ref: {digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}}
+- bucket: {endpoint: "s3.example.com:9000", name: policies, prefix: a b/, secretRef: {namespace: holdfast-system, name: s3}}
+  path: a b/rego
 inline: [{name: a.rego, content: "package a"}]
 builtin: [{name: no-latest, parameters: {allow: [x]}}]
 cluster: [ValidatingAdmissionPolicy]
@@ -54,6 +58,17 @@ exceptions: [{policy: a, kind: Deployment, owner: ann, reason: a test, expires: 
 	if r := got.Sources[1]; r.Repository.String() != "flux-system/policies" || r.Interval != defaultInterval {
 		t.Errorf("a source by reference: %+v", r)
 	}
+	if o := got.Sources[2]; o.Place != "oci+http://registry.example.com/team/policies" || o.URL != "" || o.Ref.SemVer != "1.x" || o.Secret.Name != "pull" ||
+		o.Interval != 2*time.Minute || o.String() != "artifact registry.example.com/team/policies" {
+		t.Errorf("an artifact: %+v", o)
+	}
+	if o := got.Sources[3]; o.Place != "oci://registry.example.com/team/policies" || len(o.Ref.Commit) != 64 {
+		t.Errorf("an artifact by its digest: %+v", o)
+	}
+	if b := got.Sources[4]; b.Place != "s3://s3.example.com:9000/policies?prefix=a+b%2F&region=us-east-1" || b.Path != "a b/rego" || b.Interval != defaultInterval ||
+		b.String() != "bucket s3.example.com:9000/policies at a b/rego" {
+		t.Errorf("a bucket: %+v", b)
+	}
 	if b := got.Set.Builtins[0]; b.Name != "no-latest" || string(b.Parameters) != `{"allow":["x"]}` {
 		t.Errorf("a builtin with parameters: %+v", b)
 	}
@@ -71,7 +86,21 @@ func TestPolicySetsThatAreBroken(t *testing.T) {
 	const policies = `builtin: [{name: no-latest}]`
 	tests := []struct{ name, reason, spec, want string }{
 		{"unknown field", "a slip is no permission", `{` + policies + `, exeptions: []}`, `unknown field "spec.exeptions"`},
-		{"oci", "refused by name", `{sources: [{oci: {url: x}}]}`, `unknown field "spec.sources[0].oci"`},
+		{"oci", "it is no address", `{sources: [{oci: {url: x}}]}`, "spec.sources[0].oci.url"},
+		{"oci tag", "it has a field of its own", `{sources: [{oci: {url: "oci://x.example/y:v1"}}]}`, "write them into ref"},
+		{"oci in the clear", "it has a field of its own", `{sources: [{oci: {url: "oci+http://x.example/y"}}]}`, "insecure: true"},
+		{"oci digest", "half a digest is none", `{sources: [{oci: {url: "oci://x.example/y", ref: {digest: "sha256:0123"}}}]}`, "spec.sources[0].oci.ref.digest"},
+		{"oci digest of SHA-1", "nor is a commit", `{sources: [{oci: {url: "oci://x.example/y", ref: {digest: "sha256:0123456789abcdef0123456789abcdef01234567"}}}]}`, "spec.sources[0].oci.ref.digest"},
+		{"oci refs", "which of them", `{sources: [{oci: {url: "oci://x.example/y", ref: {tag: a, semver: 1.x}}}]}`, "set one of tag, semver"},
+		{"oci verify", "what Flux has and a TrustPolicy says", `{sources: [{oci: {url: "oci://x.example/y", verify: {provider: cosign}}}]}`, `unknown field "spec.sources[0].oci.verify"`},
+		{"oci secret", "in which namespace", `{sources: [{oci: {url: "oci://x.example/y", secretRef: {name: a}}}]}`, "namespace and name"},
+		{"oci as git", "another address", `{sources: [{git: {url: "oci://x.example/y"}}]}`, "name it in oci"},
+		{"bucket as git", "another address", `{sources: [{git: {url: "s3://x.example/abc"}}]}`, "name it in bucket"},
+		{"bucket", "no name", `{sources: [{bucket: {endpoint: s3.example}}]}`, "spec.sources[0].bucket"},
+		{"bucket of Google's", "another language", `{sources: [{bucket: {endpoint: storage.googleapis.com, name: abc}}]}`, "Google Cloud Storage are not supported"},
+		{"bucket of Azure's", "another language", `{sources: [{bucket: {endpoint: me.blob.core.windows.net, name: abc}}]}`, "Azure Blob Storage are not supported"},
+		{"bucket provider", "another field", `{sources: [{bucket: {endpoint: s3.example, name: abc, provider: azure}}]}`, `unknown field "spec.sources[0].bucket.provider"`},
+		{"two places", "which of them", `{sources: [{oci: {url: "oci://x.example/y"}, bucket: {endpoint: s3.example, name: abc}}]}`, "exactly one of git"},
 		{"nothing", "a set without policies passes everything", `{mode: enforce}`, "has no policies"},
 		{"mode", "a mode that nobody knows", `{mode: audit, ` + policies + `}`, "write enforce or warn"},
 		{"two sources in one", "which of them", `{sources: [{git: {url: "https://x.example/y"}, gitRepositoryRef: {namespace: a, name: b}}]}`, "exactly one of git"},

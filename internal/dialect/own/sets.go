@@ -1,6 +1,7 @@
 package own
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -44,7 +45,8 @@ type SetOptions struct {
 	Alive func(owner string) bool
 	// Policies tell whether a set can be judged by at all.
 	Policies delivery.Policies
-	// Credential reads what a Secret holds for a Git address; nil: no Secret can be read.
+	// Credential reads what a Secret holds for the address of a source: a Git repository's,
+	// or one that [source.ParseArtifact] or [source.ParseBucket] reads; nil: no Secret can be read.
 	Credential func(ctx context.Context, url string, secret types.NamespacedName) (source.Credential, error)
 	// Repository returns what a GitRepository offers, and its address; nil: none is known.
 	Repository func(ctx context.Context, name types.NamespacedName) (source.Revision, string, error)
@@ -91,6 +93,8 @@ type currentSet struct {
 	now     policy.Set // with all that was read
 	version string     // of now
 	waiting string     // what has not been read yet; "" where everything was
+	absent  []string   // of spec.cluster, what the cluster does not serve
+	idle    bool       // the cluster holds nothing that it could judge by
 	flaw    string     // why a policy of it cannot be judged by; "" if all can, or nobody knows
 	probed  string     // version that flaw is about
 }
@@ -296,7 +300,7 @@ func (p *PolicySets) selected(s trust.Subject) ([]policy.Set, error) {
 	for _, name := range slices.Sorted(maps.Keys(p.sets)) {
 		c := p.sets[name]
 		switch {
-		case !c.Selects(s):
+		case !c.Selects(s), c.idle:
 		case c.waiting != "":
 			return nil, fault.New(fault.Waiting, "PolicySet %s: %s has not been read yet", name, c.waiting)
 		default:
@@ -443,18 +447,14 @@ func (c *currentSet) gather(lists *clusterLists) {
 			broken = fmt.Sprintf("%s cannot be had: %s", c.Sources[i], fault.From(r.err))
 		}
 	}
-	for _, k := range c.Cluster {
-		found, ok := lists.documents(k)
-		if !ok && c.waiting == "" {
-			c.waiting = "what the cluster holds of " + k
-		}
-		documents = append(documents, found...)
-	}
+	found, flaw := c.takeIn(lists)
+	documents, broken = append(documents, found...), cmp.Or(broken, flaw)
 	if broken != "" {
 		c.waiting = ""
 	}
 	c.now = c.With(documents, strings.Join(revisions, ","))
 	c.now.Broken = broken
+	c.idle = broken == "" && c.waiting == "" && len(c.now.Documents)+len(c.now.Builtins) == 0
 }
 
 // entry is what the audit log holds of a change of a set.

@@ -12,7 +12,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	kschema "k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -24,7 +23,6 @@ import (
 	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/policy"
-	"github.com/holdfastcd/holdfast/internal/schema"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/tree/treetest"
 	"github.com/holdfastcd/holdfast/internal/trust"
@@ -102,10 +100,7 @@ func newSetRig(t *testing.T) *setRig {
 	r.sets, err = SetupPolicySets(mgr, env, SetOptions{
 		Changed: func() { r.changed <- struct{}{} }, Record: func(e audit.Entry) { r.entries <- e }, Policies: compiles{},
 		Repository: r.offered.repository, Verify: r.offered.verify,
-		Served: func(gk kschema.GroupKind) (schema.Kind, bool) {
-			plural := map[string]string{"ValidatingAdmissionPolicy": "validatingadmissionpolicies", "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings"}[gk.Kind]
-			return schema.Kind{GVK: gk.WithVersion("v1"), Resource: plural}, plural != ""
-		},
+		Served: r.resource,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -153,7 +148,7 @@ func (r *setRig) awaitSet(t *testing.T, name, aim string, wanted func(*unstructu
 }
 
 // judgedBy waits until a delivery is judged by what is wanted.
-func (r *setRig) judgedBy(t *testing.T, aim string, wanted func([]policy.Set) bool) {
+func (r *setRig) judgedBy(t *testing.T, aim string, wanted func([]policy.Set) bool, more ...func() string) {
 	t.Helper()
 	deadline := time.After(30 * time.Second)
 	for {
@@ -164,6 +159,9 @@ func (r *setRig) judgedBy(t *testing.T, aim string, wanted func([]policy.Set) bo
 		select {
 		case <-r.changed:
 		case <-deadline:
+			if len(more) > 0 {
+				t.Fatalf("the delivery was not %s: %s", aim, more[0]())
+			}
 			t.Fatalf("the delivery was not %s: %v, %v", aim, got.List, err)
 		}
 	}
@@ -259,34 +257,4 @@ func TestLivePolicySources(t *testing.T) {
 	r.sets.Offered(name)
 	r.judgedBy(t, "judged by the newest", func(l []policy.Set) bool { return l[0].Revision == "c2" })
 	r.awaitSet(t, r.ns, "to be fresh again", func(o *unstructured.Unstructured) bool { return condition(o, "Stale").status == "" })
-}
-
-func TestLivePoliciesOfTheCluster(t *testing.T) {
-	r := newSetRig(t)
-	vaps := kschema.GroupVersionResource{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "validatingadmissionpolicies"}
-	r.write(t, r.ns, `{cluster: [ValidatingAdmissionPolicy, Kyverno]}`)
-	r.run(t)
-	r.judgedBy(t, "judged by the cluster's policies, of which there are none", func(l []policy.Set) bool { return len(l) == 1 && !holds(l[0], r.ns) })
-	var u unstructured.Unstructured
-	if err := yaml.Unmarshal([]byte(`{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicy, metadata: {name: `+r.ns+`},
-spec: {matchConstraints: {resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [configmaps]}]}, validations: [{expression: "true"}]}}`), &u.Object); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.cluster.Dynamic().Resource(vaps).Create(t.Context(), &u, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = r.cluster.Dynamic().Resource(vaps).Delete(context.Background(), r.ns, metav1.DeleteOptions{})
-	})
-	r.judgedBy(t, "judged by a policy that came", func(l []policy.Set) bool { return holds(l[0], r.ns) })
-	if err := r.cluster.Dynamic().Resource(vaps).Delete(t.Context(), r.ns, metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	r.judgedBy(t, "judged by none that went", func(l []policy.Set) bool { return !holds(l[0], r.ns) })
-}
-
-func holds(s policy.Set, name string) bool {
-	return slices.ContainsFunc(s.Documents, func(d policy.Document) bool {
-		return d.File == "cluster/ValidatingAdmissionPolicy/"+name+".json" && strings.Contains(string(d.Content), "matchConstraints")
-	})
 }

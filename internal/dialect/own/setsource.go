@@ -1,6 +1,7 @@
 package own
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -130,21 +131,23 @@ func (p *PolicySets) revision(ctx context.Context, set string, s SetSource) (sou
 		}
 		return p.options.Repository(ctx, s.Repository)
 	}
-	if err := source.CheckURL(s.URL, p.env.AllowFileURLs); err != nil {
-		return source.Revision{}, "", err
+	request := source.Request{URL: cmp.Or(s.Place, s.URL), Ref: s.Ref, Tenant: "policyset " + set}
+	if s.Place == "" {
+		if err := source.CheckURL(s.URL, p.env.AllowFileURLs); err != nil {
+			return source.Revision{}, "", err
+		}
 	}
-	request := source.Request{URL: s.URL, Ref: s.Ref, Tenant: "policyset " + set}
 	if s.Secret != (types.NamespacedName{}) {
 		if p.options.Credential == nil {
 			return source.Revision{}, "", fault.New(fault.Unauthorized, "no Secret can be read here")
 		}
 		var err error
-		if request.Credential, err = p.options.Credential(ctx, s.URL, s.Secret); err != nil {
+		if request.Credential, err = p.options.Credential(ctx, request.URL, s.Secret); err != nil {
 			return source.Revision{}, "", err
 		}
 	}
 	revision, err := p.env.Hub.Get(ctx, request, s.Interval*4/5)
-	return revision, s.URL, err
+	return revision, request.URL, err
 }
 
 // probe has a set judge nothing: policies that cannot be judged by are told before a

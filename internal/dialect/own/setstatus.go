@@ -196,10 +196,30 @@ func (p *PolicySets) conditions(list *[]metav1.Condition, c *currentSet) {
 		set(kind, metav1.ConditionTrue, reason, message)
 	}
 	flag(api.ConditionBroken, status == metav1.ConditionFalse, reason, message)
+	flag(api.ConditionAbsent, len(c.absent) > 0, ReasonNotServed, absence(c.absent))
 	stale := c.stale()
 	flag(api.ConditionStale, len(stale) > 0, ReasonSource, listed(stale))
 	ending := policy.Set{Name: c.now.Name, Exceptions: c.now.Exceptions}.Decide(&policy.Case{}, policy.Findings{}, nil, p.now()).Notices
 	flag(api.ConditionExpiring, len(ending) > 0, ReasonExpiring, listed(ending))
+}
+
+// The reasons of conditions about policies that lie in the cluster.
+const (
+	ReasonNothing   = "NoPolicies"
+	ReasonNotServed = "NotServed"
+)
+
+// absence says what of spec.cluster a cluster does not serve.
+func absence(names []string) string {
+	var lines []string
+	for _, name := range names {
+		var kinds []string
+		for _, gk := range clusterKinds[name] {
+			kinds = append(kinds, gk.String())
+		}
+		lines = append(lines, fmt.Sprintf("%s: the cluster serves none of %s; what is put there is judged by as soon as it does", name, strings.Join(kinds, ", ")))
+	}
+	return strings.Join(lines, "; ")
 }
 
 // stands says how a set stands.
@@ -215,6 +235,8 @@ func (c *currentSet) stands() (status metav1.ConditionStatus, reason, message st
 		return metav1.ConditionFalse, ReasonSource, fmt.Sprintf("%s, until this is corrected: %s", effect, c.now.Broken)
 	case c.waiting != "":
 		return metav1.ConditionUnknown, ReasonSources, c.waiting + " is being read; what the set selects waits"
+	case c.idle:
+		return metav1.ConditionTrue, ReasonNothing, "the cluster holds no policy that could judge what it selects; nothing is refused"
 	case c.flaw != "" && c.probed == c.version:
 		return metav1.ConditionFalse, ReasonPolicies, fmt.Sprintf("%s, until this is corrected: %s", effect, c.flaw)
 	case c.now.Warn:

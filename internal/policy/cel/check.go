@@ -98,6 +98,8 @@ func (c *checker) policySpec(s *admission.ValidatingAdmissionPolicySpec) {
 	if s.ParamKind != nil {
 		c.demand(s.ParamKind.APIVersion != "" && s.ParamKind.Kind != "" && strings.Count(s.ParamKind.APIVersion, "/") < 2,
 			"spec.paramKind must have an apiVersion and a kind", "spec", "paramKind")
+		c.demand(s.ParamKind.APIVersion != "v1" || s.ParamKind.Kind != "Secret",
+			"its parameters are Secrets, and no policy is given what a Secret holds; keep them in ConfigMaps", "spec", "paramKind")
 	}
 	if c.demand(s.MatchConstraints != nil && len(s.MatchConstraints.ResourceRules) > 0,
 		"spec.matchConstraints.resourceRules must hold a rule: without one it is for nothing", "spec", "matchConstraints") {
