@@ -54,7 +54,7 @@ func (e *Engine) changed(ctx context.Context, r *repository, s *search, now view
 // staged judges what the next commit would change: its files for secrets, and what they
 // have delivered otherwise.
 func (e *Engine) staged(ctx context.Context, r *repository, s *search) error {
-	if err := r.staged(ctx, s); err != nil || !e.renders(s.options) || s.report.Files == 0 {
+	if err := r.staged(ctx, s); err != nil || !e.renders(s.options) {
 		return err
 	}
 	entries, err := r.entries(s.options.Index)
@@ -66,6 +66,10 @@ func (e *Engine) staged(ctx context.Context, r *repository, s *search) error {
 		if kind, ok := kindOf(e.Mode); ok && !e.IntentToAdd {
 			next[e.Name] = leaf{kind, tree.Digest(e.Hash[:])}
 		}
+	}
+	before, err := r.headLeaves()
+	if err != nil || maps.Equal(next, before) { // a file that is deleted is none to search, and may be missed
+		return err
 	}
 	at := standing{remotes: slices.Concat(s.options.Repository, r.remotes())}
 	if r.below != "" { // paths may be from there
@@ -79,10 +83,6 @@ func (e *Engine) staged(ctx context.Context, r *repository, s *search) error {
 		at.state = r.gitState(next, at.state.at)
 	} else {
 		at.state = r.gitState(next, "")
-	}
-	before, err := r.headLeaves()
-	if err != nil {
-		return err
 	}
 	return e.compare(ctx, at, r.gitState(before, at.state.at), s)
 }

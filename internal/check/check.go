@@ -14,6 +14,7 @@ import (
 
 	"github.com/holdfastcd/holdfast/internal/policy"
 	"github.com/holdfastcd/holdfast/internal/render"
+	"github.com/holdfastcd/holdfast/internal/secret"
 	"github.com/holdfastcd/holdfast/internal/secret/leak"
 	"github.com/holdfastcd/holdfast/internal/tree"
 )
@@ -75,6 +76,9 @@ type Engine struct {
 	Renderer render.Renderer
 	Dialects Dialects
 	Judge    Judge
+	// Left makes the opener that leaves sealed files of a directory as they are, and tells of
+	// each; nil: such files are refused.
+	Left func(note func(file string)) secret.Opener
 	// Complete fills in what the API server would; nil: nothing.
 	Complete func(map[string]any)
 	// Cache keeps reports; nil: none are kept.

@@ -33,22 +33,25 @@ func (d *discovery) directories(ctx context.Context, below string) error {
 	var units []*unit
 	for _, dir := range l.roots {
 		if !l.built[dir] {
-			units = append(units, directoryUnit(dir, render.Detect, ""))
+			units = append(units, d.directoryUnit(dir, render.Detect, ""))
 		}
 	}
 	for dir, names := range l.plain {
-		units = append(units, directoryUnit(dir, render.Plain, "{"+strings.Join(names, ",")+"}"))
+		units = append(units, d.directoryUnit(dir, render.Plain, "{"+strings.Join(names, ",")+"}"))
 	}
 	slices.SortFunc(units, func(a, b *unit) int { return strings.Compare(a.name(), b.name()) })
 	d.units = units
 	return d.render(ctx, units)
 }
 
-func directoryUnit(dir string, tool render.Tool, include string) *unit {
+func (d *discovery) directoryUnit(dir string, tool render.Tool, include string) *unit {
 	u := &unit{delivery: Delivery{Spec: delivery.Spec{
 		Namespace: inNamespace,
 		Render:    render.Request{Path: dir, Tool: tool, Include: include},
 	}}}
+	if d.Left != nil {
+		u.delivery.Spec.Opener = d.Left(d.known.Sealed)
+	}
 	name := path.Base(dir)
 	if name == "." {
 		name = "release"

@@ -182,14 +182,20 @@ func (o *AuditVerify) verifier(ctx context.Context, log auditLog) (note.Verifier
 		return readKey(o.Key)
 	}
 	if o.Dir != "" || o.Store != "" {
-		return nil, fault.New(fault.Invalid, "the key of the log is missing").
-			WithHint("no directory and no bucket tells it; give --key FILE with what 'holdfast audit key' printed, field key.pub of Secret holdfast-audit-key, or the key that the controller logs when it starts")
+		return nil, noKeyThere()
 	}
 	raw, err := log.Read(ctx, remote.KeyName, maxNote)
 	if err != nil {
 		return nil, err
 	}
 	return readKey(string(raw))
+}
+
+// noKeyThere is the answer to whoever expects the key of a log beside its files, where who
+// changes them could change it, too.
+func noKeyThere() error {
+	return fault.New(fault.Invalid, "the key of the log is missing: no directory and no bucket tells it").
+		WithHint("it is what 'holdfast audit key' printed from a running controller, field key.pub of Secret holdfast-audit-key, and the key that the controller logs when it starts; give it with --key, in a FILE or itself")
 }
 
 // verifying tells on a terminal how far it has come.
@@ -553,6 +559,9 @@ Exit codes: 0 it is printed; 2 it cannot be read.`,
 			log, err := o.reach(cmd.Context(), "")
 			if err != nil {
 				return err
+			}
+			if o.Dir != "" || o.Store != "" {
+				return noKeyThere()
 			}
 			raw, err := log.Read(cmd.Context(), remote.KeyName, maxNote)
 			if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/holdfastcd/holdfast/internal/check"
+	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/dialect/own"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/policy"
@@ -186,7 +187,7 @@ func (o *Check) engine(p Process) (*check.Engine, func()) {
 		}
 	}
 	e := &check.Engine{
-		Secrets: leak.New(pool), Renderer: render.New(pool), Dialects: newFleet(o.Now), Judge: judges, Complete: defaults.Complete, Schemas: schemas,
+		Secrets: leak.New(pool), Renderer: render.New(pool), Dialects: newFleet(o.Now), Judge: judges, Left: dialect.Left, Complete: defaults.Complete, Schemas: schemas,
 	}
 	if !o.NoCache {
 		e.Cache = cache(p, command)

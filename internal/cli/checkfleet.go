@@ -288,7 +288,7 @@ func (f *fleet) set(o *object.Object, known *check.Known, t tree.Tree) (check.Se
 		documents = append(documents, read...)
 	}
 	for _, name := range compiled.Cluster {
-		found := documentsOf(name, known)
+		found := own.InEffect(name, documentsOf(name, known))
 		documents = append(documents, found...)
 		notices = append(notices, fmt.Sprintf("policy set %s: of %s, the %d in the repository were judged, and not those in a cluster", o.GetName(), name, len(found)))
 	}

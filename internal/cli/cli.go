@@ -126,7 +126,7 @@ func newRoot(p Process) *cobra.Command {
 	root.SetOut(p.Out)
 	root.SetErr(p.Err)
 	root.SetFlagErrorFunc(wrongUsage)
-	group(root, "Look:", newGet(p), newDiff(p), newBuild(p), newHealth(p), newWhy(p), newAudit(p), newTrust(p), newCheck(p))
+	group(root, "Look:", newGet(p), newDiff(p), newBuild(p), newHealth(p), newWhy(p), newAudit(p), newTrust(p), newPolicy(p), newCheck(p))
 	group(root, "Operate deliveries:", newSync(p), newRollback(p), newSuspend(p), newResume(p), newTakeover(p), newHandback(p))
 	group(root, "Keep secrets:", newSeal(p), newKeys(p))
 	group(root, "Run Holdfast:", newInstall(p), newController(p), newDemo(p))

@@ -29,8 +29,11 @@ type Get struct {
 const getExamples = `  # everything that is delivered, in all namespaces
   holdfast get
 
-  # one of them, with its path and the number of its objects
-  holdfast get kustomization apps -n flux-system -o wide
+  # one of them, with the whole message
+  holdfast get ks/apps -n flux-system
+
+  # sources and paths, whole revisions and messages, and the number of objects
+  holdfast get -o wide
 
   # watch a rollout
   holdfast get --watch
@@ -49,6 +52,7 @@ Flux's GitRepositories and Kustomizations.
 STATE is Synced, Progressing, OutOfSync, Failed, Suspended or Unknown in either
 dialect, and MESSAGE says why. HEALTH is that of the delivered objects, where the
 delivery looks at it. What was taken over from Argo CD or Flux says so with -o json.
+A long message is cut, unless one delivery is named; -o wide shows everything.
 
 Exit codes: 0 it is shown, whatever its state; 2 it cannot be read, or there is no
 delivery of the name.`,
@@ -69,7 +73,7 @@ delivery of the name.`,
 	flags := cmd.Flags()
 	flags.StringVarP(&o.Namespace, "namespace", "n", "", "only this `NAMESPACE`")
 	flags.BoolVarP(&o.All, "all-namespaces", "A", false, "all namespaces, which is the default")
-	flags.StringVarP(&o.Output, "output", "o", "", "`FORMAT`: wide, json or yaml (default: a table)")
+	flags.StringVarP(&o.Output, "output", "o", "", "`FORMAT`: wide, json or yaml (default: a table of 120 columns)")
 	flags.BoolVarP(&o.Watch, "watch", "w", false, "go on, and print what changes")
 	cmd.MarkFlagsMutuallyExclusive("namespace", "all-namespaces")
 	cmd.ValidArgsFunction = o.suggest
@@ -91,7 +95,11 @@ func (o *Get) complete(args []string) error {
 	if len(args) > 1 {
 		o.Name = args[1]
 	}
-	return overview.CheckKind(o.Kind)
+	err := overview.CheckKind(o.Kind)
+	if err != nil && len(args) == 1 && o.Name == "" {
+		o.Kind, o.Name, err = "", args[0], nil // a name alone, of whatever kind
+	}
+	return err
 }
 
 // suggest completes kinds, and then the names of that kind.
@@ -126,6 +134,10 @@ func (o *Get) run(ctx context.Context, cfg *rest.Config, p Process) error {
 		return kubeFault(err, "list what is delivered")
 	}
 	if o.Name != "" && len(rows) == 0 && !o.Watch {
+		if o.Kind == "" {
+			return fault.New(fault.NotFound, "there is no kind and no delivery %q here", o.Name).
+				WithHint("choose application, gitrepository or kustomization; 'holdfast get' lists all there are")
+		}
 		return fault.New(fault.NotFound, "there is no %s here", o.Name).WithHint("'holdfast get' lists all there are")
 	}
 	printer := newPrinter(p, *o, rows)
@@ -140,8 +152,9 @@ func (o *Get) run(ctx context.Context, cfg *rest.Config, p Process) error {
 type printer struct {
 	Get
 
-	widths []int
-	colour palette
+	widths  []int
+	message int // as much of a message as is shown
+	colour  palette
 }
 
 func newPrinter(p Process, o Get, rows []overview.Row) *printer {
@@ -153,6 +166,11 @@ func newPrinter(p Process, o Get, rows []overview.Row) *printer {
 		}
 		l.widths = append(l.widths, width)
 	}
+	taken := 0
+	for _, width := range l.widths[:len(l.widths)-1] {
+		taken += width + gap
+	}
+	l.message = max(minMessage, lineWidth-taken)
 	return l
 }
 
@@ -193,25 +211,35 @@ func (l *printer) header() []string {
 	if l.Output == "wide" {
 		return []string{"KIND", "NAMESPACE", "NAME", "SOURCE", "PATH", "REVISION", "STATE", "HEALTH", "OBJECTS", "MESSAGE"}
 	}
-	return []string{"KIND", "NAMESPACE", "NAME", "SOURCE", "REVISION", "STATE", "HEALTH", "MESSAGE"}
+	return []string{"KIND", "NAMESPACE", "NAME", "REVISION", "STATE", "HEALTH", "MESSAGE"}
 }
 
-// maxMessage is as much of a message as fits into a line of a terminal.
-const maxMessage = 100
+// What a line of a table may take, and what a message has of it at least; between two
+// columns is a gap.
+const (
+	lineWidth  = 120
+	minMessage = 36
+	gap        = 3
+)
 
 func (l *printer) cells(r overview.Row) []string {
 	if l.Output == "wide" {
 		return []string{r.Kind, r.Namespace, r.Name, r.Source, r.Path, r.Revision, r.State, r.Health, fmt.Sprint(r.Objects), r.Message}
 	}
-	from := r.Source
-	if r.Path != "" {
-		from += "//" + strings.TrimPrefix(strings.TrimPrefix(r.Path, "./"), "/")
+	return []string{r.Kind, r.Namespace, r.Name, overview.ShortRevision(r.Revision), r.State, r.Health, l.brief(r)}
+}
+
+// brief is what a line has room for of a message, or all of it where one delivery was
+// asked for. That what is synced has its revision is said by the columns.
+func (l *printer) brief(r overview.Row) string {
+	if r.State == overview.Synced && r.Revision != "" && strings.HasSuffix(strings.TrimRight(r.Message, "'"), r.Revision) {
+		return ""
 	}
 	message := []rune(plain(r.Message))
-	if len(message) > maxMessage {
-		message = append(message[:maxMessage-1], '…')
+	if l.Name == "" && l.message > 0 && len(message) > l.message {
+		message = append(message[:l.message-1], '…')
 	}
-	return []string{r.Kind, r.Namespace, r.Name, from, overview.ShortRevision(r.Revision), r.State, r.Health, string(message)}
+	return string(message)
 }
 
 var stateColours = map[string]string{
@@ -227,7 +255,7 @@ func (l *printer) line(cells []string) string {
 		}
 		b.WriteString(l.colour.paint(stateColours[cell], cell))
 		if i < len(cells)-1 {
-			b.WriteString(strings.Repeat(" ", max(0, l.widths[i]-len([]rune(cell)))+3))
+			b.WriteString(strings.Repeat(" ", max(0, l.widths[i]-len([]rune(cell)))+gap))
 		}
 	}
 	return b.String()

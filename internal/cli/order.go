@@ -140,7 +140,7 @@ func (w *Waiting) until(ctx context.Context, c *operate.Cluster, p Process, u *u
 		return err
 	}
 	state := "nobody has answered; is the controller running?"
-	if row, bad := overview.Read(u); bad == nil {
+	if row, bad := overview.Read(u); bad == nil && row.State != overview.Synced { // what is synced has not answered
 		state = row.State + ": " + row.Message
 	}
 	return fault.New(fault.Waiting, "not done after %s; %s", w.Timeout, plain(state)).

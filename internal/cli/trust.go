@@ -93,6 +93,7 @@ type finding struct {
 	Policy   string `json:"policy,omitempty"` // "" where none is for the delivery
 	Rule     string `json:"rule,omitempty"`
 	Image    string `json:"image,omitempty"`
+	Object   string `json:"object,omitempty"`
 	// Outcome is pass, fail, audit (it would be told), skip (no policy is for it) or
 	// error (it cannot be judged).
 	Outcome string `json:"outcome"`
@@ -142,17 +143,16 @@ func printFindings(p Process, all []finding) {
 		}
 		var parts []string
 		if f.Policy != "" {
-			parts = append(parts, f.Policy+" "+f.Rule)
+			parts = append(parts, strings.TrimSpace(f.Policy+" "+f.Rule))
 		}
 		shown := outcomes[f.Outcome]
 		if shown.word != "" {
 			parts = append(parts, colour.paint(shown.colour, shown.word))
 		}
-		if f.Image != "" {
-			parts = append(parts, plain(f.Image))
-		}
-		if f.Message != "" {
-			parts = append(parts, plain(f.Message))
+		for _, about := range []string{f.Image, f.Object, f.Message} {
+			if about != "" {
+				parts = append(parts, plain(about))
+			}
 		}
 		fmt.Fprintln(p.Out, "  "+strings.Join(parts, ": "))
 	}

@@ -205,9 +205,17 @@ func (q request) forbidden(s metav1.Status) *fault.Error {
 			WithHint("grant Holdfast's own account get, list and watch on %s in a ClusterRole", q.resource())
 	case strings.Contains(s.Message, "cannot "+q.verb+" resource"), strings.Contains(s.Message, "cannot create resource"):
 		return fault.New(fault.Rejected, "%s cannot %s %s%s", q.account(), q.verb, q.resource(), q.scope()).
-			WithHint("grant it %s on %s in a Role that a RoleBinding gives it", q.needs(), q.resource())
+			WithHint("grant it %s on %s in a %s gives it", q.needs(), q.resource(), q.role())
 	}
 	return fault.New(fault.Rejected, "forbidden: %s", q.text(s))
+}
+
+// role names what grants a right, and what gives it to an account.
+func (q request) role() string {
+	if q.id.Namespace == "" {
+		return "ClusterRole that a ClusterRoleBinding"
+	}
+	return "Role that a RoleBinding"
 }
 
 // needs names the verbs that a request needs: an apply creates what is absent.

@@ -34,6 +34,11 @@ func TestExplain(t *testing.T) {
 		kind: schema.Kind{GVK: gvk.GroupVersionKind{Version: "v1", Kind: "Secret"}, Resource: "secrets", Namespaced: true},
 		id:   object.ID{Kind: "Secret", Namespace: "apps", Name: "db"},
 	}
+	role := request{
+		verb: "patch", who: ServiceAccount("apps", "deployer"),
+		kind: schema.Kind{GVK: gvk.GroupVersionKind{Group: "rbac.authorization.k8s.io", Version: "v1", Kind: "ClusterRole"}, Resource: "clusterroles"},
+		id:   object.ID{Group: "rbac.authorization.k8s.io", Kind: "ClusterRole", Name: "web"},
+	}
 	causes := func(kind string, c ...metav1.StatusCause) *metav1.StatusDetails {
 		return &metav1.StatusDetails{Name: "web", Kind: kind, Causes: c}
 	}
@@ -50,6 +55,12 @@ func TestExplain(t *testing.T) {
 			status(403, metav1.StatusReasonForbidden, `deployments.apps "web" is forbidden: User "system:serviceaccount:apps:deployer" cannot patch resource "deployments" in API group "apps" in the namespace "apps"`, causes("deployments")),
 			deployment, fault.Rejected,
 			"Deployment.apps/apps/web: system:serviceaccount:apps:deployer cannot patch deployments.apps in namespace apps (grant it create and patch on deployments.apps in a Role that a RoleBinding gives it)", nil,
+		},
+		{
+			"right missing in the cluster", "no Role grants what belongs to no namespace",
+			status(403, metav1.StatusReasonForbidden, `clusterroles.rbac.authorization.k8s.io "web" is forbidden: User "system:serviceaccount:apps:deployer" cannot patch resource "clusterroles" in API group "rbac.authorization.k8s.io" at the cluster scope`, causes("clusterroles")),
+			role, fault.Rejected,
+			"ClusterRole.rbac.authorization.k8s.io/web: system:serviceaccount:apps:deployer cannot patch clusterroles.rbac.authorization.k8s.io (grant it create and patch on clusterroles.rbac.authorization.k8s.io in a ClusterRole that a ClusterRoleBinding gives it)", nil,
 		},
 		{
 			"impersonation", "then it is Holdfast that lacks a right",

@@ -4,6 +4,7 @@ package overview
 
 import (
 	"cmp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -111,11 +112,31 @@ func (r *Row) kustomization(ks *kustomizev1.Kustomization) {
 		r.Objects = len(ks.Status.Inventory.Entries)
 	}
 	r.State, r.Message = fluxState(false, ks.Generation, ks.Status.ObservedGeneration, ks.Status.Conditions)
+	if r.State == Synced {
+		r.Message = cmp.Or(warning(ks.Status.Conditions), r.Message)
+	}
 	if c := apimeta.FindStatusCondition(ks.Status.Conditions, meta.HealthyCondition); c != nil {
 		r.Health = map[metav1.ConditionStatus]string{
 			metav1.ConditionTrue: "Healthy", metav1.ConditionUnknown: "Progressing", metav1.ConditionFalse: "Degraded",
 		}[c.Status]
+		if r.State == Failed && c.Status == metav1.ConditionUnknown {
+			r.Health = Unknown // nothing is under way: what was refused, or failed, was not looked at
+		}
 	}
+}
+
+// warnings are the conditions of a delivery that is applied, and would not be if it were
+// new; of Applications, too.
+var warnings = []string{"Unproven", "TrustWarning", "PolicyWarning"}
+
+// warning is what a condition says that refused nothing.
+func warning(conditions []metav1.Condition) string {
+	for _, kind := range warnings {
+		if c := apimeta.FindStatusCondition(conditions, kind); c != nil && c.Status == metav1.ConditionTrue {
+			return "warning: " + c.Message
+		}
+	}
+	return ""
 }
 
 func (r *Row) gitRepository(g *sourcev1.GitRepository) {
@@ -172,13 +193,23 @@ func argoState(app *api.Application) (state, message string) {
 	case op != nil && op.Phase == api.OperationRunning:
 		return Progressing, op.Message
 	case status.Sync.Status == api.SyncStatusCodeSynced:
-		return Synced, status.Health.Message
+		return Synced, cmp.Or(status.Health.Message, warned(status.Conditions))
 	case status.Sync.Status == api.SyncStatusCodeOutOfSync:
 		return OutOfSync, cmp.Or(held(status.Conditions), status.Health.Message, unsynced(status.Resources))
 	case status.Sync.Status == "":
 		return Unknown, "nobody has looked at it yet; is the controller running?"
 	}
 	return Unknown, status.Health.Message
+}
+
+// warned is what a condition says that refused nothing.
+func warned(conditions []api.ApplicationCondition) string {
+	for _, c := range conditions {
+		if slices.Contains(warnings, string(c.Type)) {
+			return "warning: " + c.Message
+		}
+	}
+	return ""
 }
 
 // held is what the condition says of a prune that waits for somebody's word.

@@ -72,6 +72,22 @@ func TestDescribe(t *testing.T) {
 			func() Row { r := row(Synced, ""); r.Health = "Degraded"; return r }(),
 		},
 		{
+			"refused", "nothing is under way", kustomization(false, 1, 1, append(ready("False", "VerificationError", "not signed"), metav1.Condition{Type: meta.HealthyCondition, Status: "Unknown"})),
+			func() Row { r := row(Failed, "not signed"); r.Health = Unknown; return r }(),
+		},
+		{
+			"rolls out", "its Pods are not there yet", kustomization(false, 1, 1, append(ready("Unknown", "x", "waits"), metav1.Condition{Type: meta.HealthyCondition, Status: "Unknown"})),
+			func() Row { r := row(Progressing, "waits"); r.Health = Progressing; return r }(),
+		},
+		{
+			"warned", "what would be refused if it were new is told", kustomization(false, 1, 1, append(ready("True", "x", "Applied"), metav1.Condition{Type: "PolicyWarning", Status: "True", Message: "no limits"})),
+			row(Synced, "warning: no limits"),
+		},
+		{
+			"failed and warned", "the failure is what matters", kustomization(false, 1, 1, append(ready("False", "x", "bad"), metav1.Condition{Type: "PolicyWarning", Status: "True", Message: "no limits"})),
+			row(Failed, "bad"),
+		},
+		{
 			"repository", "a source", func() client.Object {
 				g := &sourcev1.GitRepository{}
 				g.Namespace, g.Name, g.Spec.URL = "flux-system", "fleet", "https://git.example/fleet.git"
@@ -91,6 +107,9 @@ func TestDescribe(t *testing.T) {
 		{"a warning", "is no failure", application(func(a *api.Application) {
 			a.Status.Conditions = []api.ApplicationCondition{{Type: api.ConditionSharedResourceWarning, Message: "shared"}}
 		}), shop(Synced, "Healthy", "")},
+		{"application warned", "what a policy that audits would refuse is told", application(func(a *api.Application) {
+			a.Status.Conditions = []api.ApplicationCondition{{Type: "TrustWarning", Message: "not signed"}}
+		}), shop(Synced, "Healthy", "warning: not signed")},
 		{"application failed", "the operation says why", application(func(a *api.Application) {
 			a.Status.Sync.Status = api.SyncStatusCodeOutOfSync
 			a.Status.OperationState = &api.OperationState{Phase: api.OperationFailed, Message: "forbidden"}

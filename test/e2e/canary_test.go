@@ -312,7 +312,7 @@ func TestCanaries(t *testing.T) {
 	if len(a.all) < 40 {
 		t.Errorf("there are %d canaries", len(a.all))
 	}
-	a.look(w, c, ns)
+	a.look(w, c, ns, a.commands(c, ns))
 	c.terminate(t)
 	s := scan{t, a.all}
 	s.in("the controller's log", []byte(c.log.String()))
@@ -377,29 +377,39 @@ func (a *aviary) edit(w *world, c *controller, repo *gitserver.Repo) {
 	c.push(t, repo)
 }
 
-// look looks for canaries in whatever the command line and the API server show.
-func (a *aviary) look(w *world, c *controller, ns string) {
-	t := a.t
-	t.Helper()
-	s := scan{t, a.all}
+// command is one of the command line, and how it ends.
+type command struct {
+	args []string
+	code int
+}
+
+// commands are those that tell of what TestCanaries delivers.
+func (a *aviary) commands(c *controller, ns string) []command {
 	dir := filepath.Join(c.data, "audit")
-	for _, tc := range []struct {
-		args []string
-		code int
-	}{
+	return []command{
 		{[]string{"diff", "ks/good", "-n", ns}, 1}, // the commit that was made while it was suspended
 		{[]string{"diff", "ks/good", "-n", ns, "-o", "json"}, 1},
 		{[]string{"diff", "--all", "-n", ns}, 2}, // those that cannot be delivered
 		{[]string{"diff", "--all", "-n", argocd, "-o", "json"}, 2},
-		{[]string{"get", "-o", "json"}, 0},
-		{[]string{"get", "-o", "wide"}, 0},
 		{[]string{"why", "secret/whole", "-n", ns, "--dir", dir}, 0},
 		{[]string{"why", "secret/strict", "-n", ns, "--dir", dir, "-o", "json"}, 0},
 		{[]string{"why", "configmap/config", "-n", ns, "--dir", dir, "-o", "json"}, 0},
 		{[]string{"why", "deploy/workload", "-n", ns, "--dir", dir, "-o", "json"}, 0},
-		{[]string{"audit", "log", "--dir", dir}, 0},
-		{[]string{"audit", "export", "--dir", dir}, 0},
-	} {
+	}
+}
+
+// look looks for canaries in whatever the command line, the port and the API server show.
+func (a *aviary) look(w *world, c *controller, ns string, more []command) {
+	t := a.t
+	t.Helper()
+	s := scan{t, a.all}
+	dir := filepath.Join(c.data, "audit")
+	for _, tc := range append(more,
+		command{[]string{"get", "-o", "json"}, 0},
+		command{[]string{"get", "-o", "wide"}, 0},
+		command{[]string{"audit", "log", "--dir", dir}, 0},
+		command{[]string{"audit", "export", "--dir", dir}, 0},
+	) {
 		stdout, stderr, code := w.holdfast(t, tc.args...)
 		command := "holdfast " + strings.Join(tc.args, " ")
 		if code != tc.code {
@@ -472,8 +482,14 @@ func (s scan) cluster(w *world, ns string) {
 	}
 }
 
-// files looks through every file below a directory.
+// files looks through every file of a controller's directory.
 func (s scan) files(dir string) {
+	s.t.Helper()
+	s.below(dir, 10)
+}
+
+// below looks through every file below a directory, of which there are some at least.
+func (s scan) below(dir string, least int) {
 	s.t.Helper()
 	seen := 0
 	must(s.t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
@@ -485,7 +501,7 @@ func (s scan) files(dir string) {
 		s.in(path, content)
 		return err
 	}))
-	if seen < 10 {
+	if seen < least {
 		s.t.Errorf("only %d files were looked at", seen)
 	}
 }

@@ -88,6 +88,10 @@ func build(cluster *harness.Cluster) (*world, error) {
 	if out, err := compile(w.binary).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build holdfast: %w\n%s", err, out)
 	}
+	if kyverno, err := filepath.Abs(kyvernoProgram); err == nil {
+		// Beside the binary is where it is looked for; tests that need it say if it is not there.
+		_ = os.Symlink(kyverno, filepath.Join(dir, filepath.Base(kyvernoProgram)))
+	}
 	if w.kube, err = kubernetes.NewForConfig(cluster.Config()); err != nil {
 		return nil, err
 	}
