@@ -106,7 +106,7 @@ type Person struct {
 // Verdict is what one rule said.
 type Verdict struct {
 	Rule    string `json:"rule"`    // e.g. trust/production/commits
-	Outcome string `json:"outcome"` // pass, fail, audit (failed, and was only told)
+	Outcome string `json:"outcome"` // pass, fail, audit (failed, and was only told), excused (by an exception)
 	Object  string `json:"object,omitempty"`
 	Message string `json:"message,omitempty"`
 	// Revision is what the policy was read from; "" where it is a part of the cluster.

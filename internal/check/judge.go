@@ -280,7 +280,7 @@ func (t *trial) decision(u *unit, set policy.Set, at object.Origin, d policy.Dec
 		t.noticef("%s", n)
 	}
 	t.mu.Lock()
-	t.excused += d.Excused
+	t.excused += len(d.Excused)
 	t.mu.Unlock()
 	byID := map[string]*object.Object{}
 	for i := range u.rendered.Objects {

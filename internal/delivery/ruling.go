@@ -49,8 +49,8 @@ type Ruling struct {
 	// Standing: what fails was live before the policies forbade it. It stays, and is
 	// held, until the next change of the delivery, which is refused.
 	Standing bool
-	// Excused counts what exceptions excuse.
-	Excused int
+	// Excused are those that would fail, but for an exception.
+	Excused []policy.Verdict
 }
 
 // ruling is what policies said of a case. It stands for the same case under the same
@@ -236,17 +236,24 @@ func gather(spec Spec, decisions []policy.Decision, mask *secret.Mask) *ruling {
 	r := &ruling{version: spec.Policies.Version, Ruling: Ruling{ID: spec.ID.String(), UID: spec.UID, Revision: spec.Revision.Commit}}
 	for i, d := range decisions {
 		r.Sets = append(r.Sets, spec.Policies.List[i].Name)
-		r.Excused += d.Excused
 		r.notices = append(r.notices, d.Notices...)
 		if !d.Until.IsZero() && (r.until.IsZero() || d.Until.Before(r.until)) {
 			r.until = d.Until
 		}
-		for _, v := range d.Verdicts {
-			v.Message, v.Path = mask.Text(v.Message), mask.Text(v.Path)
-			r.Verdicts = append(r.Verdicts, v)
-		}
+		r.Verdicts = append(r.Verdicts, masked(d.Verdicts, mask)...)
+		r.Excused = append(r.Excused, masked(d.Excused, mask)...)
 	}
 	return r
+}
+
+// masked are verdicts without secret values.
+func masked(verdicts []policy.Verdict, mask *secret.Mask) []policy.Verdict {
+	all := slices.Clone(verdicts)
+	for i := range all {
+		v := &all[i]
+		v.Message, v.Path = mask.Text(v.Message), mask.Text(v.Path)
+	}
+	return all
 }
 
 // abide notes what policies say of what a pass desires, and refuses it if one that
@@ -350,8 +357,8 @@ func (r *ruling) rulings(refused bool, desired []plan.Desired) []audit.Verdict {
 	for _, d := range desired {
 		names[d.ID.String()] = audit.ObjectName(d.ID, d.Kind.GVK.Version)
 	}
-	list := make([]audit.Verdict, 0, len(r.Verdicts))
-	for _, v := range r.Verdicts {
+	list := make([]audit.Verdict, 0, len(r.Verdicts)+len(r.Excused))
+	for _, v := range slices.Concat(r.Verdicts, r.Excused) {
 		told := audit.Verdict{
 			Rule: "policy/" + strings.TrimSuffix(v.Policy+"/"+v.Rule, "/"), Outcome: v.Outcome, Object: v.Object, Message: v.Message, Revision: v.Revision,
 		}

@@ -199,6 +199,10 @@ func TestPolicyExceptions(t *testing.T) {
 	if r := w.until("to be delivered", applied); len(r.Warned) != 0 {
 		t.Errorf("an exception that is far from its end is not told of: %q", r.Warned)
 	}
+	last := w.log.entries[slices.IndexFunc(w.log.entries, func(e audit.Entry) bool { return e.Action == audit.Sync })]
+	if n := len(last.Verdicts); n != 2 || last.Verdicts[1].Outcome != policy.Excused || !strings.Contains(last.Verdicts[1].Message, "by ann: a test") {
+		t.Errorf("the log has what was excused, by whom and why: %+v", last.Verdicts)
+	}
 	asked := w.jury.asked
 	w.now = end.Add(-24 * time.Hour)
 	r := w.pass()

@@ -58,8 +58,8 @@ type Decision struct {
 	Verdicts []Verdict
 	// Notices are for people: exceptions that end soon, or have ended.
 	Notices []string
-	// Excused counts what exceptions excuse.
-	Excused int
+	// Excused is what exceptions excuse: the messages say who does so, why and until when.
+	Excused []Verdict
 	// Until is when the decision changes by itself; zero: never.
 	Until time.Time
 }
@@ -79,16 +79,19 @@ func (s Set) Decide(c *Case, found Findings, flaws []Flaw, now time.Time) Decisi
 	}
 	for _, f := range found.List {
 		id, origin := c.about(f.Subject)
-		if s.excused(f, id, now, &d) {
-			d.Excused++
-			continue
-		}
 		v := Verdict{
 			Rule: strings.Trim(f.Policy+"/"+f.Rule, "/"), Message: f.Message, Path: f.Path, Severity: f.Severity, Reference: f.Reference,
 			Source: f.File, SourceLine: f.Line, File: origin.File, Line: origin.Line,
 		}
 		if id != (object.ID{}) {
 			v.Object = id.String()
+		}
+		if e, ok := s.exception(f, id, now); ok {
+			v.Policy, v.Revision, v.Outcome = s.Name, s.Revision, Excused
+			v.Message += fmt.Sprintf("; excused until %s by %s: %s", e.Expires.Format(time.DateOnly), e.Owner, e.Reason)
+			d.Excused = append(d.Excused, v)
+			d.until(e.Expires)
+			continue
 		}
 		d.Verdicts = append(d.Verdicts, s.verdict(v, f.Warn))
 	}
@@ -120,14 +123,14 @@ func (c *Case) about(subject int) (object.ID, object.Origin) {
 	return s.ID(), s.Origin
 }
 
-func (s Set) excused(f Finding, id object.ID, now time.Time, d *Decision) bool {
+// exception returns the first that excuses a finding at a moment.
+func (s Set) exception(f Finding, id object.ID, now time.Time) (Exception, bool) {
 	for _, e := range s.Exceptions {
 		if now.Before(e.Expires) && e.excuses(f, id) {
-			d.until(e.Expires)
-			return true
+			return e, true
 		}
 	}
-	return false
+	return Exception{}, false
 }
 
 // remind tells of exceptions that end within a week, or have ended.

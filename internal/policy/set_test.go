@@ -27,7 +27,7 @@ func TestDecide(t *testing.T) {
 		flaws    []Flaw
 		want     string // outcome: message of each verdict
 		notice   string
-		excused  int
+		excused  string
 		untilDay int // from now; 0: never
 	}{
 		{reason: "what fails is told of the maker of the Pod", found: found, want: "fail " + id + ": the tag is latest"},
@@ -42,21 +42,20 @@ func TestDecide(t *testing.T) {
 		{reason: "a broken set that warns", set: Set{Warn: true, Broken: "x"}, want: "audit : it cannot be judged: x"},
 		{
 			reason: "an exception", set: Set{Exceptions: excuse(Exception{Policy: "images", Namespace: "shop"}, 30)}, found: found,
-			want: "pass : ", excused: 1, untilDay: 23,
+			want: "pass : ", excused: "excused " + id + ": the tag is latest; excused until 2027-03-31 by ann: being replaced", untilDay: 23,
 		},
 		{reason: "an exception for others", set: Set{Exceptions: excuse(Exception{Policy: "images", Namespace: "bank"}, 30)}, found: found, want: "fail " + id + ": the tag is latest", untilDay: 23},
-		{reason: "an exception ends within a week", set: Set{Exceptions: excuse(Exception{Rule: "no-*"}, 6)}, found: found, want: "pass : ", notice: "ends on 2027-03-07", excused: 1, untilDay: 6},
+		{reason: "an exception ends within a week", set: Set{Exceptions: excuse(Exception{Rule: "no-*"}, 6)}, found: found, want: "pass : ", notice: "ends on 2027-03-07", excused: "excused " + id + ": the tag is latest; excused until 2027-03-07 by ann: being replaced", untilDay: 6},
 		{reason: "an exception past its day", set: Set{Exceptions: excuse(Exception{Rule: "no-*"}, -1)}, found: found, want: "fail " + id + ": the tag is latest", notice: "ended on 2027-02-28 and counts no more"},
 		{reason: "no exception excuses a flaw", set: Set{Exceptions: excuse(Exception{Policy: "*"}, 30)}, flaws: []Flaw{{Policy: "p", Message: "x"}}, want: "fail : p: x", untilDay: 23},
 	}
 	for _, tt := range tests {
 		d := tt.set.Decide(c, tt.found, tt.flaws, now)
-		var got []string
-		for _, v := range d.Verdicts {
-			got = append(got, v.Outcome+" "+v.Object+": "+v.Message)
-		}
-		if diff := cmp.Diff(tt.want, strings.Join(got, "\n")); diff != "" {
+		if diff := cmp.Diff(tt.want, told(d.Verdicts)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.reason, diff)
+		}
+		if diff := cmp.Diff(tt.excused, told(d.Excused)); diff != "" {
+			t.Errorf("%s: excused (-want +got):\n%s", tt.reason, diff)
 		}
 		if notices := strings.Join(d.Notices, "\n"); !strings.Contains(notices, tt.notice) || (notices == "") != (tt.notice == "") {
 			t.Errorf("%s: notices %q, want %q", tt.reason, notices, tt.notice)
@@ -65,10 +64,19 @@ func TestDecide(t *testing.T) {
 		if tt.untilDay != 0 {
 			until = now.AddDate(0, 0, tt.untilDay)
 		}
-		if d.Excused != tt.excused || !d.Until.Equal(until) {
-			t.Errorf("%s: excused %d, until %s, want %d, %s", tt.reason, d.Excused, d.Until, tt.excused, until)
+		if !d.Until.Equal(until) {
+			t.Errorf("%s: until %s, want %s", tt.reason, d.Until, until)
 		}
 	}
+}
+
+// told are verdicts, a line for each.
+func told(verdicts []Verdict) string {
+	var lines []string
+	for _, v := range verdicts {
+		lines = append(lines, v.Outcome+" "+v.Object+": "+v.Message)
+	}
+	return strings.Join(lines, "\n")
 }
 
 // An exception needs no pattern but those that it has, and all of these.

@@ -16,6 +16,8 @@ const (
 	Pass  = "pass"
 	Fail  = "fail"  // and what was judged is refused
 	Audit = "audit" // failed, and is only told
+	// Excused: it failed, and an exception holds until its day.
+	Excused = "excused"
 )
 
 // Verdict is what one rule of one policy says.

@@ -255,7 +255,7 @@ func renderLink(e remote.Found) Link {
 }
 
 // verdicts say what the outcomes of a verdict are worth.
-var verdicts = map[string]State{"pass": Proven, "fail": Broken, "audit": Unproven}
+var verdicts = map[string]State{"pass": Proven, "fail": Broken, "audit": Unproven, "excused": Unproven}
 
 func policyLinks(e remote.Found) []Link {
 	var links []Link

@@ -185,9 +185,9 @@ func reportName(id delivery.ID) string {
 
 // ReportOf returns the PolicyReport of a ruling: a result for each verdict, bounded.
 func ReportOf(id delivery.ID, r delivery.Ruling, now time.Time) *unstructured.Unstructured {
-	summary := map[string]any{"pass": int64(0), "fail": int64(0), "warn": int64(0), "error": int64(0), "skip": int64(r.Excused)}
-	failing := slices.Clone(r.Verdicts)
-	slices.SortStableFunc(failing, func(a, b policy.Verdict) int { return strings.Compare(resultOf(a), resultOf(b)) }) // error, fail, pass, warn
+	summary := map[string]any{"pass": int64(0), "fail": int64(0), "warn": int64(0), "error": int64(0), "skip": int64(0)}
+	failing := slices.Concat(r.Verdicts, r.Excused)
+	slices.SortStableFunc(failing, func(a, b policy.Verdict) int { return strings.Compare(resultOf(a), resultOf(b)) }) // error, fail, pass, skip, warn
 	results := make([]any, 0, min(len(failing), maxResults))
 	for _, v := range failing {
 		outcome := resultOf(v)
@@ -227,6 +227,8 @@ func resultOf(v policy.Verdict) string {
 		return "error"
 	case v.Outcome == policy.Fail:
 		return "fail"
+	case v.Outcome == policy.Excused:
+		return "skip"
 	}
 	return "warn"
 }

@@ -13,7 +13,8 @@ import (
 func TestReportOf(t *testing.T) {
 	id := delivery.ID{Kind: "Kustomization", Namespace: "apps", Name: "web"}
 	got := ReportOf(id, delivery.Ruling{
-		ID: id.String(), UID: "u-1", Revision: "c1", Standing: true, Excused: 2,
+		ID: id.String(), UID: "u-1", Revision: "c1", Standing: true,
+		Excused: []policy.Verdict{{Policy: "house", Rule: "tags/latest", Outcome: policy.Excused, Object: "Pod/apps/old", Message: "latest; excused until 2027-01-01 by ann: goes"}},
 		Verdicts: []policy.Verdict{
 			{Policy: "quiet", Outcome: policy.Pass, Revision: "r1"},
 			{
@@ -30,7 +31,7 @@ func TestReportOf(t *testing.T) {
 			"ownerReferences": []any{map[string]any{"apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization", "name": "web", "uid": "u-1"}},
 		},
 		"scope":   map[string]any{"apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization", "namespace": "apps", "name": "web", "uid": "u-1"},
-		"summary": map[string]any{"pass": int64(1), "fail": int64(1), "warn": int64(0), "error": int64(1), "skip": int64(2)},
+		"summary": map[string]any{"pass": int64(1), "fail": int64(1), "warn": int64(0), "error": int64(1), "skip": int64(1)},
 		"results": []any{
 			map[string]any{
 				"source": "holdfast", "policy": "house", "rule": policy.RuleSet, "result": "error", "message": "x.rego:1: it does not compile", "scored": true,
@@ -45,6 +46,12 @@ func TestReportOf(t *testing.T) {
 			map[string]any{
 				"source": "holdfast", "policy": "quiet", "result": "pass", "scored": true,
 				"timestamp": map[string]any{"seconds": noon.Unix(), "nanos": int64(0)}, "properties": map[string]any{"revision": "c1", "policyRevision": "r1"},
+			},
+			map[string]any{
+				"source": "holdfast", "policy": "house", "rule": "tags/latest", "result": "skip", "message": "latest; excused until 2027-01-01 by ann: goes", "scored": true,
+				"timestamp":  map[string]any{"seconds": noon.Unix(), "nanos": int64(0)},
+				"resources":  []any{map[string]any{"apiVersion": "v1", "kind": "Pod", "namespace": "apps", "name": "old"}},
+				"properties": map[string]any{"revision": "c1"},
 			},
 		},
 	}

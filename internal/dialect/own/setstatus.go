@@ -51,7 +51,7 @@ func (p *PolicySets) Ruled(id delivery.ID, r delivery.Ruling) {
 	}
 	r.Verdicts = slices.DeleteFunc(slices.Clone(r.Verdicts), func(v policy.Verdict) bool { return v.Outcome == policy.Pass })
 	const most = 100 // of a delivery; the status names the first
-	r.Verdicts = r.Verdicts[:min(len(r.Verdicts), most)]
+	r.Verdicts, r.Excused = r.Verdicts[:min(len(r.Verdicts), most)], nil
 	s.ruling = &r
 	p.recount()
 }
