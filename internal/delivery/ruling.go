@@ -376,7 +376,8 @@ func (r *ruling) rulings(refused bool, desired []plan.Desired) []audit.Verdict {
 // Judge returns what the policies of a spec say of what its revision brings now: the way
 // and the code of [Engine.Deliver], which is told nothing of it. Nothing has to be
 // proven, and nothing is sent but reads. The zero Ruling is that of a spec without
-// policies. Errors are those of rendering, admission and [Policies], and hold no value
+// policies. It shares what is remembered of the delivery, and is for an engine that
+// delivers nothing. Errors are those of rendering, admission and [Policies], and hold no value
 // that was opened.
 func (e *Engine) Judge(ctx context.Context, spec Spec) (Ruling, error) {
 	st := e.state(spec.ID)

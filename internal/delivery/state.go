@@ -100,8 +100,11 @@ func (e *Engine) state(id ID) *state {
 	}
 	st = &state{id: id, prints: prints, fights: map[object.ID]*fight{}, differs: map[object.ID]cluster.Fingerprint{}, claims: map[object.ID]struct{}{}}
 	e.mu.Lock()
+	defer e.mu.Unlock()
+	if first, ok := e.states[id]; ok { // somebody was here meanwhile
+		return first
+	}
 	e.states[id] = st
-	e.mu.Unlock()
 	return st
 }
 
