@@ -85,7 +85,7 @@ type rule struct {
 
 var rules = []rule{
 	{
-		of: []string{"internal/policy/rego", "internal/policy/cel", "internal/policy/builtin", "internal/tree", "internal/object", "internal/schema", "internal/schema/*", "internal/policy", "internal/plan", "internal/health", "internal/render", "internal/substitute"},
+		of: []string{"internal/policy/rego", "internal/policy/cel", "internal/policy/builtin", "internal/policy/installed", "internal/nearest", "internal/tree", "internal/object", "internal/schema", "internal/schema/*", "internal/policy", "internal/plan", "internal/health", "internal/render", "internal/substitute"},
 		never: []string{
 			"k8s.io/client-go/...", "sigs.k8s.io/controller-runtime/...", "net", "net/http", "os", "os/exec", "syscall",
 			module + "internal/cluster", module + "internal/source/...", module + "internal/store",

@@ -35,6 +35,9 @@ type trial struct {
 	policies Policies
 	schemas  Schemas
 	only     func(*unit, *object.Object) bool // nil: everything is judged
+	// spaces are the labels of the namespaces that the repository brings, whichever
+	// delivery does so: in the cluster each is judged beside those of the others.
+	spaces map[string]map[string]string
 
 	mu       sync.Mutex
 	findings []Finding
@@ -44,7 +47,7 @@ type trial struct {
 
 // newTrial compiles what deliveries are judged by.
 func newTrial(d *discovery) (*trial, error) {
-	t := &trial{discovery: d, unknown: map[string]bool{}, policies: d.Dialects.Policies(d.known, d.state)}
+	t := &trial{discovery: d, unknown: map[string]bool{}, policies: d.Dialects.Policies(d.known, d.state), spaces: spacesOf(d.units)}
 	for _, n := range t.policies.Notices {
 		d.noticef("%s", n)
 	}
@@ -63,6 +66,24 @@ func newTrial(d *discovery) (*trial, error) {
 	}
 	t.schemas = schemas
 	return t, err
+}
+
+// spacesOf are the labels of the namespaces that units bring; of one that several bring,
+// those of the first.
+func spacesOf(units []*unit) map[string]map[string]string {
+	spaces := map[string]map[string]string{}
+	for _, u := range units {
+		if u.err != nil {
+			continue
+		}
+		for i := range u.rendered.Objects {
+			o := &u.rendered.Objects[i]
+			if labels := policy.NamespaceLabels(o); labels != nil && spaces[o.GetName()] == nil {
+				spaces[o.GetName()] = labels
+			}
+		}
+	}
+	return spaces
 }
 
 // run judges units, a few at a time.
@@ -257,6 +278,11 @@ func (t *trial) policy(ctx context.Context, u *unit) error {
 	c.MarkSealed(objects, func(_ object.ID, value string) bool { return strings.Contains(value, secret.SOPS) })
 	for i, o := range u.rendered.Objects {
 		c.Subjects[i].Sealed = o.GetKind() == "Secret" && holds(o.Object, secret.SOPS)
+	}
+	for name, labels := range t.spaces {
+		if c.Namespaces[name] == nil {
+			c.Namespaces[name] = labels
+		}
 	}
 	c.Kubernetes = t.options.Kubernetes
 	s := u.delivery.Subject

@@ -27,6 +27,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/policy"
+	"github.com/holdfastcd/holdfast/internal/policy/installed"
 	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/schema"
 	"github.com/holdfastcd/holdfast/internal/secret"
@@ -278,7 +279,7 @@ func (f *fleet) set(o *object.Object, known *check.Known, t tree.Tree) (check.Se
 			url = repositoryURL(known, s.Repository.Namespace, s.Repository.Name)
 		}
 		if url == "" || !known.Here(url) {
-			notices = append(notices, fmt.Sprintf("policy set %s: %s is another repository, and was not judged", o.GetName(), s))
+			notices = append(notices, fmt.Sprintf("policy set %s: %s is another source, and was not judged", o.GetName(), s))
 			continue
 		}
 		read, err := own.ReadPolicies(t, strings.Trim(path.Clean("/"+s.Path), "/"))
@@ -288,7 +289,7 @@ func (f *fleet) set(o *object.Object, known *check.Known, t tree.Tree) (check.Se
 		documents = append(documents, read...)
 	}
 	for _, name := range compiled.Cluster {
-		found := own.InEffect(name, documentsOf(name, known))
+		found := installed.InEffect(name, documentsOf(name, known))
 		documents = append(documents, found...)
 		notices = append(notices, fmt.Sprintf("policy set %s: of %s, the %d in the repository were judged, and not those in a cluster", o.GetName(), name, len(found)))
 	}

@@ -63,7 +63,7 @@ func (o *Controller) bind(s settings) {
 	s.bind("admission-exempt-groups")
 	s.toggle(&o.NoPolicyReports, "no-policy-reports", "write no PolicyReports (wgpolicyk8s.io), also where the cluster serves their kind")
 	s.toggle(&o.AllowFileURLs, "allow-file-urls", "UNSAFE: let deliveries read repositories on this machine's disk by file:// URLs")
-	s.toggle(&o.AllowLinkLocal, "allow-link-local", "UNSAFE: let Git servers and proxies be at link-local addresses, where clouds keep the credentials of their machines")
+	s.toggle(&o.AllowLinkLocal, "allow-link-local", "UNSAFE: let Git servers, registries, buckets and proxies be at link-local addresses, where clouds keep the credentials of their machines")
 	s.text(&o.LogLevel, "log-level", "info", "`LEVEL`: debug, info, warn or error")
 	s.text(&o.LogFormat, "log-format", "text", "`FORMAT`: text or json")
 	s.text(&o.PProf, "pprof", "", "`ADDRESS` of an extra port for Go's profiler")

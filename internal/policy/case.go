@@ -49,13 +49,8 @@ func NewCase(objects []object.Object, kinds schema.Kinds, complete func(map[stri
 		if complete != nil {
 			complete(s.Object)
 		}
-		if id := o.ID(); id.Group == "" && id.Kind == "Namespace" {
-			labels := maps.Clone(o.GetLabels())
-			if labels == nil {
-				labels = map[string]string{}
-			}
-			labels["kubernetes.io/metadata.name"] = id.Name
-			c.Namespaces[id.Name] = labels
+		if labels := NamespaceLabels(o); labels != nil {
+			c.Namespaces[o.GetName()] = labels
 		}
 		c.Subjects = append(c.Subjects, s)
 	}
@@ -67,6 +62,18 @@ func NewCase(objects []object.Object, kinds schema.Kinds, complete func(map[stri
 		}
 	}
 	return c
+}
+
+// NamespaceLabels returns the labels that a Namespace has once it is in the cluster, with
+// the one that the API server sets; nil if the object is none.
+func NamespaceLabels(o *object.Object) map[string]string {
+	if id := o.ID(); id.Group != "" || id.Kind != "Namespace" {
+		return nil
+	}
+	labels := map[string]string{}
+	maps.Copy(labels, o.GetLabels())
+	labels["kubernetes.io/metadata.name"] = o.GetName()
+	return labels
 }
 
 // hideSecret takes the values out of a Secret, and its last state as kubectl noted it.

@@ -16,6 +16,7 @@ import (
 	api "github.com/holdfastcd/holdfast/api/holdfast/v1alpha1"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/policy"
+	"github.com/holdfastcd/holdfast/internal/policy/installed"
 	"github.com/holdfastcd/holdfast/internal/source"
 	"github.com/holdfastcd/holdfast/internal/tree"
 	"github.com/holdfastcd/holdfast/internal/trust"
@@ -133,7 +134,7 @@ func (c *compiler) builtins(in []api.BuiltinPolicy) []policy.Builtin {
 
 func (c *compiler) cluster(names []string) {
 	for i, k := range names {
-		if _, known := clusterKinds[k]; !known {
+		if installed.Kinds(k) == nil {
 			c.problemf(ReasonInvalid, "spec.cluster[%d]: %q is not known; write %s, %s or %s", i, k,
 				api.ClusterValidatingAdmissionPolicy, api.ClusterKyverno, api.ClusterGatekeeper)
 		}
@@ -206,9 +207,9 @@ func (c CompiledSet) With(documents []policy.Document, revision string) policy.S
 
 // The bounds of one source.
 const (
-	maxPolicies    = 2000
+	maxPolicies    = installed.MaxPolicies
 	maxPolicyFile  = 1 << 20
-	maxPolicyBytes = 16 << 20
+	maxPolicyBytes = installed.MaxBytes
 	maxLooked      = 20_000
 )
 

@@ -1,7 +1,6 @@
 package own
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -20,228 +19,29 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 	toolscache "k8s.io/client-go/tools/cache"
-	"sigs.k8s.io/yaml"
 
-	api "github.com/holdfastcd/holdfast/api/holdfast/v1alpha1"
 	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/policy"
-	"github.com/holdfastcd/holdfast/internal/policy/cel"
+	"github.com/holdfastcd/holdfast/internal/policy/installed"
 	"github.com/holdfastcd/holdfast/internal/schema"
 )
 
-// clusterKinds are the kinds of objects behind each name in spec.cluster.
-var clusterKinds = map[string][]kschema.GroupKind{
-	api.ClusterValidatingAdmissionPolicy: {
-		{Group: "admissionregistration.k8s.io", Kind: "ValidatingAdmissionPolicy"},
-		{Group: "admissionregistration.k8s.io", Kind: "ValidatingAdmissionPolicyBinding"},
-	},
-	api.ClusterKyverno: {
-		{Group: "kyverno.io", Kind: "ClusterPolicy"},
-		{Group: "kyverno.io", Kind: "Policy"},
-		{Group: "policies.kyverno.io", Kind: "ValidatingPolicy"},
-	},
-	api.ClusterGatekeeper: {{Group: templateGroup, Kind: "ConstraintTemplate"}},
-}
-
-// The kinds of Gatekeeper's: each ConstraintTemplate defines the kind of its constraints.
-const (
-	templateGroup   = "templates.gatekeeper.sh"
-	constraintGroup = "constraints.gatekeeper.sh"
-)
-
-// portion is what one list, or one watch, is of: all objects of a kind, or some.
-type portion struct {
-	kschema.GroupKind
-
-	version   string // "" for the one that the cluster prefers
-	namespace string // "" for any
-	name      string // "" for any
-	labels    string // a selector; "" for any
-}
-
-// served is what the cluster serves of it.
-func (l portion) served(lookup func(kschema.GroupKind) (schema.Kind, bool)) (schema.Kind, bool) {
-	kind, ok := lookup(l.GroupKind)
-	if l.version != "" {
-		kind.GVK.Version = l.version
+// narrowed are the options of a list or a watch of one part.
+func narrowed(p installed.Part, o metav1.ListOptions) metav1.ListOptions {
+	if p.Name != "" {
+		o.FieldSelector = fields.OneTermEqualSelector("metadata.name", p.Name).String()
 	}
-	return kind, ok
-}
-
-// of narrows a list or a watch to it.
-func (l portion) of(o metav1.ListOptions) metav1.ListOptions {
-	if l.name != "" {
-		o.FieldSelector = fields.OneTermEqualSelector("metadata.name", l.name).String()
-	}
-	o.LabelSelector = l.labels
+	o.LabelSelector = p.Labels
 	return o
 }
 
-// in is where its objects are.
-func (l portion) in(c dynamic.Interface, kind schema.Kind) dynamic.ResourceInterface {
-	if l.namespace != "" && kind.Namespaced {
-		return c.Resource(kind.GVR()).Namespace(l.namespace)
+// placed is where the objects of a part are.
+func placed(p installed.Part, c dynamic.Interface, kind schema.Kind) dynamic.ResourceInterface {
+	if p.Namespace != "" && kind.Namespaced {
+		return c.Resource(kind.GVR()).Namespace(p.Namespace)
 	}
 	return c.Resource(kind.GVR())
-}
-
-// InEffect returns, of the policies of a name of spec.cluster, one object a document,
-// those that can mean something to a delivery. What a cluster holds without effect is
-// there for others, and no mistake of a set that takes it in.
-func InEffect(name string, all []policy.Document) []policy.Document {
-	switch name {
-	case api.ClusterValidatingAdmissionPolicy:
-		all, _ = cel.InEffect(all)
-	case api.ClusterGatekeeper:
-		all = constrained(all)
-	}
-	return all
-}
-
-// gatekept is what tells a template and a constraint apart.
-type gatekept struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
-	Spec       struct {
-		CRD struct {
-			Spec struct {
-				Names struct {
-					Kind string `json:"kind"`
-				} `json:"names"`
-			} `json:"spec"`
-		} `json:"crd"`
-	} `json:"spec"`
-}
-
-// defines is the kind of the constraints of a template; "" for what is none.
-func (g gatekept) defines() string {
-	if group, _, _ := strings.Cut(g.APIVersion, "/"); group == templateGroup {
-		return g.Spec.CRD.Spec.Names.Kind
-	}
-	return ""
-}
-
-func gatekeptIn(all []policy.Document) []gatekept {
-	heads := make([]gatekept, len(all))
-	for i, d := range all {
-		if yaml.Unmarshal(d.Content, &heads[i]) != nil {
-			heads[i] = gatekept{} // those who compile it say what is wrong with it
-		}
-	}
-	return heads
-}
-
-// constrained leaves out templates that nobody has set a constraint by, and constraints
-// whose template is gone.
-func constrained(all []policy.Document) []policy.Document {
-	heads, defined, used := gatekeptIn(all), map[string]bool{}, map[string]bool{}
-	for _, h := range heads {
-		if kind := h.defines(); kind != "" {
-			defined[kind] = true
-		} else {
-			used[h.Kind] = true
-		}
-	}
-	var kept []policy.Document
-	for i, h := range heads {
-		if kind := h.defines(); kind != "" && used[kind] || kind == "" && (h.Kind == "" || defined[h.Kind]) {
-			kept = append(kept, all[i])
-		}
-	}
-	return kept
-}
-
-// namedBy is what the policies of a name refer to: the constraints of templates, and the
-// parameters of bindings. Secrets are none: no policy is given what they hold.
-func namedBy(name string, all []policy.Document) []portion {
-	var more []portion
-	switch name {
-	case api.ClusterGatekeeper:
-		for _, h := range gatekeptIn(all) {
-			if kind := h.defines(); kind != "" {
-				more = append(more, portion{GroupKind: kschema.GroupKind{Group: constraintGroup, Kind: kind}})
-			}
-		}
-	case api.ClusterValidatingAdmissionPolicy:
-		_, params := cel.InEffect(all)
-		for _, p := range params {
-			if gk := p.Kind.GroupKind(); gk != (kschema.GroupKind{Kind: "Secret"}) {
-				more = append(more, portion{gk, p.Kind.Version, p.Namespace, p.Name, p.Labels})
-			}
-		}
-	}
-	return more
-}
-
-// taken is what a name of spec.cluster stands for.
-type taken struct {
-	documents []policy.Document
-	served    bool // the cluster serves one of its kinds
-}
-
-// takeIn returns the policies behind a name, in the order of their names, with what they
-// refer to; read returns the objects of a list. Errors are those of read, and Limit.
-func takeIn(name string, lookup func(kschema.GroupKind) (schema.Kind, bool), read func(portion) ([]policy.Document, error)) (taken, error) {
-	var t taken
-	add := func(l portion) error {
-		if _, served := l.served(lookup); !served {
-			return nil
-		}
-		t.served = true
-		found, err := read(l)
-		t.documents = append(t.documents, found...)
-		return err
-	}
-	for _, gk := range clusterKinds[name] {
-		if err := add(portion{GroupKind: gk}); err != nil {
-			return t, err
-		}
-	}
-	policies := len(t.documents)
-	for _, l := range namedBy(name, t.documents) {
-		if err := add(l); err != nil {
-			return t, err
-		}
-	}
-	for i := range t.documents[policies:] {
-		if name == api.ClusterValidatingAdmissionPolicy {
-			quiet(&t.documents[policies+i])
-		}
-	}
-	var err error
-	if t.documents, err = sorted(t.documents); err == nil {
-		t.documents = InEffect(name, t.documents)
-	}
-	return t, err
-}
-
-// quiet writes a parameter so that nothing in it looks like a policy of another
-// language: it may be a tenant's, and would be a flaw of the set.
-func quiet(d *policy.Document) {
-	d.Content = bytes.ReplaceAll(d.Content, []byte("/"), []byte(`\u002f`))
-}
-
-// sorted returns documents in the order of their names, each once. The error is Limit.
-func sorted(all []policy.Document) ([]policy.Document, error) {
-	all = slices.SortedFunc(slices.Values(all), func(a, b policy.Document) int {
-		return cmp.Or(strings.Compare(a.File, b.File), bytes.Compare(a.Content, b.Content))
-	})
-	// Kinds of two groups may have one name.
-	all = slices.CompactFunc(all, func(a, b policy.Document) bool { return a.File == b.File && bytes.Equal(a.Content, b.Content) })
-	size := 0
-	for _, d := range all {
-		size += len(d.Content)
-	}
-	if len(all) > maxPolicies || size > maxPolicyBytes {
-		return nil, tooMany()
-	}
-	return all, nil
-}
-
-func tooMany() error {
-	return fault.New(fault.Limit, "with their parameters they are more than %d objects or %d MiB", maxPolicies, maxPolicyBytes>>20).
-		WithHint("name parameters in bindings by namespace and name")
 }
 
 // ReadCluster reads, once, the policies behind names of spec.cluster. absent are the names
@@ -249,9 +49,9 @@ func tooMany() error {
 // Rejected where they may not be listed.
 func ReadCluster(ctx context.Context, c dynamic.Interface, lookup func(kschema.GroupKind) (schema.Kind, bool), names []string) (all []policy.Document, absent []string, err error) {
 	for _, name := range names {
-		t, err := takeIn(name, lookup, func(l portion) ([]policy.Document, error) {
-			kind, _ := l.served(lookup)
-			list, err := l.in(c, kind).List(ctx, l.of(metav1.ListOptions{Limit: maxPolicies + 1}))
+		t, err := installed.Take(name, lookup, func(l installed.Part) ([]policy.Document, error) {
+			kind, _ := l.Kind(lookup)
+			list, err := placed(l, c, kind).List(ctx, narrowed(l, metav1.ListOptions{Limit: installed.MaxPolicies + 1}))
 			switch {
 			case apierrors.IsForbidden(err):
 				return nil, fault.New(fault.Rejected, "%s may not be listed: %s", l.GroupKind, err).Because(err)
@@ -267,10 +67,10 @@ func ReadCluster(ctx context.Context, c dynamic.Interface, lookup func(kschema.G
 		if err != nil {
 			return nil, nil, err
 		}
-		if !t.served {
+		if !t.Served {
 			absent = append(absent, name)
 		}
-		all = append(all, t.documents...)
+		all = append(all, t.Documents...)
 	}
 	return all, absent, nil
 }
@@ -282,7 +82,7 @@ type clusterLists struct {
 	changed func()
 
 	mu    sync.Mutex
-	lists map[portion]*clusterList
+	lists map[installed.Part]*clusterList
 }
 
 // clusterList is the objects of one watch.
@@ -297,17 +97,17 @@ type clusterList struct {
 }
 
 func newClusterLists(c dynamic.Interface, served func(kschema.GroupKind) (schema.Kind, bool), changed func()) *clusterLists {
-	return &clusterLists{client: c, served: served, changed: changed, lists: map[portion]*clusterList{}}
+	return &clusterLists{client: c, served: served, changed: changed, lists: map[installed.Part]*clusterList{}}
 }
 
 // keep watches what these names stand for, and nothing else.
 func (l *clusterLists) keep(ctx context.Context, names []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	wanted := map[portion]bool{}
+	wanted := map[installed.Part]bool{}
 	for _, name := range names {
 		// It fails by its bounds alone, and has asked for all lists by then.
-		_, _ = takeIn(name, l.served, func(of portion) ([]policy.Document, error) {
+		_, _ = installed.Take(name, l.served, func(of installed.Part) ([]policy.Document, error) {
 			wanted[of] = true
 			if list := l.lists[of]; list != nil {
 				return slices.Collect(maps.Values(list.all)), nil
@@ -316,13 +116,13 @@ func (l *clusterLists) keep(ctx context.Context, names []string) {
 		})
 	}
 	for of, list := range l.lists {
-		if kind, served := of.served(l.served); !wanted[of] || !served || kind != list.kind {
+		if kind, served := of.Kind(l.served); !wanted[of] || !served || kind != list.kind {
 			list.stop()
 			delete(l.lists, of)
 		}
 	}
 	for of := range wanted {
-		if kind, served := of.served(l.served); served && l.lists[of] == nil {
+		if kind, served := of.Kind(l.served); served && l.lists[of] == nil {
 			l.lists[of] = l.start(ctx, of, kind)
 		}
 	}
@@ -333,10 +133,10 @@ const unread = "it is being read"
 
 // take returns the policies behind a name. Errors are Waiting, while they are being read,
 // and Limit.
-func (l *clusterLists) take(name string) (taken, error) {
+func (l *clusterLists) take(name string) (installed.Taken, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return takeIn(name, l.served, func(of portion) ([]policy.Document, error) {
+	return installed.Take(name, l.served, func(of installed.Part) ([]policy.Document, error) {
 		list := l.lists[of]
 		switch {
 		case list == nil, !list.synced() && list.failed == "":
@@ -344,23 +144,23 @@ func (l *clusterLists) take(name string) (taken, error) {
 		case !list.synced():
 			return nil, fault.New(fault.Waiting, "%s", list.failed)
 		case list.over:
-			return nil, tooMany()
+			return nil, installed.TooMany()
 		}
 		return slices.Collect(maps.Values(list.all)), nil
 	})
 }
 
 // start begins to watch.
-func (l *clusterLists) start(ctx context.Context, of portion, kind schema.Kind) *clusterList {
+func (l *clusterLists) start(ctx context.Context, of installed.Part, kind schema.Kind) *clusterList {
 	ctx, cancel := context.WithCancel(ctx)
 	list := &clusterList{kind: kind, stop: cancel, all: map[string]policy.Document{}}
-	resource := of.in(l.client, kind)
+	resource := placed(of, l.client, kind)
 	informer := toolscache.NewSharedIndexInformer(&toolscache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return resource.List(ctx, of.of(o))
+			return resource.List(ctx, narrowed(of, o))
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return resource.Watch(ctx, of.of(o))
+			return resource.Watch(ctx, narrowed(of, o))
 		},
 	}, &unstructured.Unstructured{}, 0, nil)
 	// The errors below are those of an informer that has been started.
@@ -383,7 +183,7 @@ func (l *clusterLists) start(ctx context.Context, of portion, kind schema.Kind) 
 
 // fails notes why a kind cannot be read, so that who waits for it hears of it. Who has
 // read it keeps what it was until the watch is there again.
-func (l *clusterLists) fails(of portion, list *clusterList, err error) {
+func (l *clusterLists) fails(of installed.Part, list *clusterList, err error) {
 	text := fmt.Sprintf("%s cannot be listed: %s", of.GroupKind, err)
 	l.mu.Lock()
 	news := !list.synced() && list.failed != text
@@ -404,7 +204,7 @@ func (l *clusterLists) held(list *clusterList, x any) (any, error) {
 	d := documentOf(u)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(list.all) < maxPolicies && list.size+len(d.Content) <= maxPolicyBytes || list.all[d.File].File != "" {
+	if len(list.all) < installed.MaxPolicies && list.size+len(d.Content) <= installed.MaxBytes || list.all[d.File].File != "" {
 		return u, nil
 	}
 	list.over = true
@@ -444,11 +244,11 @@ func (l *clusterLists) seen(list *clusterList, x any, gone bool) {
 // restart has a watch that saw more than is held begin again when there is room. l.mu is
 // held.
 func (l *clusterLists) restart(list *clusterList, gone bool) {
-	if !gone || !list.over || len(list.all) >= maxPolicies {
+	if !gone || !list.over || len(list.all) >= installed.MaxPolicies {
 		return
 	}
 	list.stop()
-	maps.DeleteFunc(l.lists, func(_ portion, other *clusterList) bool { return other == list })
+	maps.DeleteFunc(l.lists, func(_ installed.Part, other *clusterList) bool { return other == list })
 }
 
 // takeIn returns what the cluster holds of the policies that a set takes in, or why that
@@ -465,10 +265,10 @@ func (c *currentSet) takeIn(lists *clusterLists) (documents []policy.Document, b
 			c.waiting = cmp.Or(c.waiting, about)
 		case err != nil:
 			broken = cmp.Or(broken, about+" cannot be judged by: "+fault.From(err).Error())
-		case !t.served:
+		case !t.Served:
 			c.absent = append(c.absent, name)
 		}
-		documents = append(documents, t.documents...)
+		documents = append(documents, t.Documents...)
 	}
 	return documents, broken
 }

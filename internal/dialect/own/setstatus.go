@@ -17,6 +17,7 @@ import (
 	api "github.com/holdfastcd/holdfast/api/holdfast/v1alpha1"
 	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/policy"
+	"github.com/holdfastcd/holdfast/internal/policy/installed"
 	"github.com/holdfastcd/holdfast/internal/trust"
 )
 
@@ -214,7 +215,7 @@ func absence(names []string) string {
 	var lines []string
 	for _, name := range names {
 		var kinds []string
-		for _, gk := range clusterKinds[name] {
+		for _, gk := range installed.Kinds(name) {
 			kinds = append(kinds, gk.String())
 		}
 		lines = append(lines, fmt.Sprintf("%s: the cluster serves none of %s; what is put there is judged by as soon as it does", name, strings.Join(kinds, ", ")))
