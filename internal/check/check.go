@@ -39,12 +39,23 @@ type Options struct {
 	// Kubernetes is the minor version of the API that objects are judged for, "1.36";
 	// "" for the newest that is known.
 	Kubernetes string
+	// Cluster is what is known of the cluster that the repository is for; nil: nothing.
+	Cluster *Cluster
 	// Sets are policies beside those of the repository, for every delivery.
 	Sets []SelectedSet
 	// Repository is the address under which deliveries name this repository, beside
 	// those of its remotes.
 	Repository []string
 	Now        time.Time
+}
+
+// Cluster is what verdicts go by that only a cluster knows.
+type Cluster struct {
+	// Definitions are its CustomResourceDefinitions; one of the repository counts more.
+	Definitions []map[string]any
+	// Namespaces are the labels of its namespaces, by their names; those that the
+	// repository gives to one count more.
+	Namespaces map[string]map[string]string
 }
 
 // Scanner searches files for secrets; *leak.Scanner is one.

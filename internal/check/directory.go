@@ -126,7 +126,7 @@ func (l *layout) kustomization(dir, name string) {
 	}
 }
 
-var holdsKind = regexp.MustCompile(`(?m)^\s*["']?kind["']?:\s*\S`)
+var holdsKind = regexp.MustCompile(`(?m)(?:^|[{,])\s*["']?kind["']?\s*:\s*\S`)
 
 // file notes a manifest: a file that holds an object, and is no template of one.
 func (l *layout) file(name string) {

@@ -76,7 +76,7 @@ func newDiscovery(e *Engine, o Options, s *state, remotes []string, report *Repo
 	d := &discovery{
 		Engine: e, options: o, state: s, report: report, remotes: remotes,
 		seen:   map[[sha256.Size]byte]bool{},
-		scopes: newScopes(e.Dialects.Kinds()),
+		scopes: newScopes(e.Dialects.Kinds(), o.Cluster),
 	}
 	d.known = &Known{Find: d.find, Here: d.here, Kubernetes: o.Kubernetes, Sealed: func(file string) {
 		d.noticef("sealed files were judged as they are, without their values, %s among them", d.state.place(file))

@@ -52,10 +52,20 @@ func newTrial(d *discovery) (*trial, error) {
 		d.noticef("%s", n)
 	}
 	t.policies.Sets = append(t.policies.Sets, d.options.Sets...)
+	if c := d.options.Cluster; c != nil {
+		for name, labels := range c.Namespaces {
+			if t.spaces[name] == nil {
+				t.spaces[name] = labels
+			}
+		}
+	}
 	if d.Schemas == nil {
 		return t, nil
 	}
 	definitions := slices.Clone(d.Dialects.Definitions())
+	if d.options.Cluster != nil {
+		definitions = append(definitions, d.options.Cluster.Definitions...)
+	}
 	own := d.scopes.defined()
 	for _, name := range slices.Sorted(maps.Keys(own)) {
 		definitions = append(definitions, own[name])

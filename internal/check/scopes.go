@@ -5,14 +5,15 @@ import (
 	"strings"
 	"sync"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	k8sschema "k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/schema"
 )
 
-// scopes are the kinds that are known without a cluster, and those that the repository
-// defines. A kind that nobody knows is taken as namespaced, unless its name says
+// scopes are the kinds that are known without a cluster, those of one that is asked, and
+// those that the repository defines. A kind that nobody knows is taken as namespaced, unless its name says
 // otherwise. It is safe for concurrent use.
 type scopes struct {
 	mu          sync.Mutex
@@ -20,8 +21,14 @@ type scopes struct {
 	definitions map[string]map[string]any // CustomResourceDefinitions, by name
 }
 
-func newScopes(known schema.Table) *scopes {
-	return &scopes{known: maps.Clone(known), definitions: map[string]map[string]any{}}
+func newScopes(known schema.Table, cluster *Cluster) *scopes {
+	s := &scopes{known: maps.Clone(known), definitions: map[string]map[string]any{}}
+	if cluster != nil {
+		for _, d := range cluster.Definitions {
+			maps.Copy(s.known, schema.FromCRD(&unstructured.Unstructured{Object: d}))
+		}
+	}
+	return s
 }
 
 // learn takes in the kinds that an object defines.

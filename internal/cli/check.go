@@ -30,11 +30,13 @@ import (
 // Check says what to judge.
 type Check struct {
 	check.Options
+	Connection
 
-	Output   string
-	Policies []string // directories or files
-	Builtins []string
-	NoCache  bool
+	ByCluster bool
+	Output    string
+	Policies  []string // directories or files
+	Builtins  []string
+	NoCache   bool
 }
 
 const checkExamples = `  # would this repository be delivered, and is there a secret in plaintext in it?
@@ -113,10 +115,13 @@ func (o *Check) bind(cmd *cobra.Command) {
 	flags.StringArrayVar(&o.Policies, "policy", nil, "judge by the policies of a `DIR` or file: *.rego, *.yaml, *.yml, *.json; repeatable")
 	flags.StringSliceVar(&o.Builtins, "builtin", nil, "judge by a policy of Holdfast's own, by its `NAME`; repeatable")
 	flags.StringVar(&o.Kubernetes, "kubernetes-version", "", "minor `VERSION` of the API that objects must fit, such as 1.36 (default: the newest that is known)")
+	flags.BoolVar(&o.ByCluster, "cluster", false, "judge by the API of a cluster: its version and CustomResourceDefinitions; and by the labels of its namespaces")
+	o.Connection.bind(settings{flags})
 	flags.StringSliceVar(&o.Repository, "repository", nil, "`URL` by which deliveries name this repository, beside those of its remotes; repeatable")
 	flags.BoolVar(&o.NoCache, "no-cache", false, "judge again what did not change")
 	flags.StringVarP(&o.Output, "output", "o", check.Text, "`FORMAT`: "+either(check.Formats()))
 	cmd.MarkFlagsMutuallyExclusive("staged", "history", "diff-base")
+	cmd.MarkFlagsMutuallyExclusive("cluster", "secrets-only")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(check.Formats(), cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("builtin", cobra.FixedCompletions(builtins(), cobra.ShellCompDirectiveNoFileComp))
 }
@@ -140,6 +145,9 @@ func (o *Check) run(ctx context.Context, p Process) error {
 		return fault.New(fault.Invalid, "%q is no output format", o.Output).WithHint("choose %s", either(check.Formats()))
 	}
 	o.Now = time.Now()
+	if err := o.askCluster(ctx); err != nil {
+		return err
+	}
 	minors := openapi.Minors()
 	o.Kubernetes = cmp.Or(strings.TrimPrefix(o.Kubernetes, "v"), minors[len(minors)-1])
 	if !slices.Contains(minors, o.Kubernetes) {
