@@ -64,10 +64,14 @@ test: signing-tools audit-tools lint devcluster signer kyverno ## Lint, then all
 	CGO_ENABLED=0 $(GO) -C kyverno test ./...
 	@# Most tests wait for a cluster or a server most of the time: four packages side by side
 	@# keep two processors busy. The linters have vetted already, strictly.
-	$(GO) test -race -vet=off -p 4 -timeout 20m $$($(GO) list ./... | grep -v '/test/e2e$$')
-	@# The end-to-end tests watch a process built without the race detector; races of the
-	@# product are found by the tests of its packages, and a second build of all of it saved.
-	CGO_ENABLED=0 $(GO) test -vet=off -timeout 20m ./test/e2e
+	$(GO) test -race -vet=off -p 4 -timeout 20m $$($(GO) list ./... | grep -vE '/(internal/cli|test/e2e)$$')
+	@# The tests of the command line and end-to-end ones watch processes built without the race
+	@# detector; races are found by the tests of the packages that do the work. `make race` has all.
+	CGO_ENABLED=0 $(GO) test -vet=off -p 1 -timeout 20m ./internal/cli ./test/e2e
+
+.PHONY: race
+race: devcluster ## All tests but the end-to-end ones with the race detector
+	$(GO) test -race -vet=off -p 4 -timeout 40m $$($(GO) list ./... | grep -v '/test/e2e$$')
 
 .PHONY: unit
 unit: signing-tools ## Only the tests that need no cluster
