@@ -18,7 +18,6 @@ import (
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/policy"
 	"github.com/holdfastcd/holdfast/internal/policy/builtin"
-	"github.com/holdfastcd/holdfast/internal/policy/judge"
 	"github.com/holdfastcd/holdfast/internal/render"
 	"github.com/holdfastcd/holdfast/internal/schema/defaults"
 	"github.com/holdfastcd/holdfast/internal/schema/openapi"
@@ -181,18 +180,10 @@ func (o *Check) run(ctx context.Context, p Process) error {
 // engine returns what the check works with, and the function that ends it.
 func (o *Check) engine(p Process) (*check.Engine, func()) {
 	pool := worker.NewPool(worker.Options{Size: 2, Deadline: time.Minute, MemoryLimit: 512 << 20, KeepMemory: 384 << 20})
-	var kyverno *worker.Pool
-	command, hint := judge.FindKyverno(func(name string) string { v, _ := p.Lookup(name); return v })
-	judges := judge.New(pool, nil, hint)
-	if command != "" {
-		kyverno = worker.NewPool(judge.KyvernoOptions(command))
-		judges = judge.New(pool, kyverno, hint)
-	}
+	judges, endKyverno, command := newPolicies(p, pool)
 	end := func() {
 		pool.Close()
-		if kyverno != nil {
-			kyverno.Close()
-		}
+		endKyverno()
 	}
 	e := &check.Engine{
 		Secrets: leak.New(pool), Renderer: render.New(pool), Dialects: newFleet(o.Now), Judge: judges, Left: dialect.Left, Complete: defaults.Complete, Schemas: schemas,

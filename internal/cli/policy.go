@@ -208,25 +208,23 @@ func (o *PolicyCheck) newJudge(ctx context.Context, cfg *rest.Config, p Process)
 	if j.trustJudge, err = (&TrustCheck{Diff: o.Diff}).newJudge(ctx, cfg, nil); err != nil {
 		return nil, err
 	}
-	judges, end := newPolicies(p)
-	j.closers = append(j.closers, end)
+	pool := worker.NewPool(worker.Options{Size: 1, Deadline: time.Minute, MemoryLimit: 512 << 20, KeepMemory: 384 << 20})
+	judges, end, _ := newPolicies(p, pool)
+	j.closers = append(j.closers, pool.Close, end)
 	j.engine.Policies, j.engine.Complete, j.engine.Unsealer = judges, defaults.Complete, unsealer
 	j.engine.NamespaceLabels = func(name string) map[string]string { return spaces[name] }
 	return j, nil
 }
 
-// newPolicies returns what judges by policies, and what ends it.
-func newPolicies(p Process) (*judge.Judge, func()) {
-	pool := worker.NewPool(worker.Options{Size: 1, Deadline: time.Minute, MemoryLimit: 512 << 20, KeepMemory: 384 << 20})
-	command, hint := judge.FindKyverno(func(name string) string { v, _ := p.Lookup(name); return v })
-	if command == "" {
-		return judge.New(pool, nil, hint), pool.Close
+// newPolicies returns what judges by policies in a pool, what ends that of Kyverno's
+// engine, and where its program is; "" where it is not.
+func newPolicies(p Process, pool *worker.Pool) (judges *judge.Judge, end func(), kyverno string) {
+	kyverno, hint := judge.FindKyverno(func(name string) string { v, _ := p.Lookup(name); return v })
+	if kyverno == "" {
+		return judge.New(pool, nil, hint), func() {}, ""
 	}
-	kyverno := worker.NewPool(judge.KyvernoOptions(command))
-	return judge.New(pool, kyverno, hint), func() {
-		pool.Close()
-		kyverno.Close()
-	}
+	theirs := worker.NewPool(judge.KyvernoOptions(kyverno))
+	return judge.New(pool, theirs, hint), theirs.Close, kyverno
 }
 
 // namespaceLabels are the labels of all namespaces of the cluster.
