@@ -143,7 +143,7 @@ func (p *process) askAll() {
 	}
 }
 
-// judged tells the policies which of them refuse a delivery.
-func (p *process) judged(id delivery.ID, refusing []string) {
-	p.own.Judged(id.Kind, id.Namespace, id.Name, refusing)
+// judged tells the policies which of them refuse a delivery, or would.
+func (p *process) judged(id delivery.ID, refusing, unproven []string) {
+	p.own.Judged(id.Kind, id.Namespace, id.Name, refusing, unproven)
 }

@@ -175,7 +175,7 @@ func (p *process) openData() (err error) {
 	if err := p.store.Bound(limit / printsShare); err != nil {
 		return err
 	}
-	p.workers = worker.NewPool(worker.Options{Size: p.Workers, MemoryLimit: p.WorkerMemoryBytes, Deadline: quickRender})
+	p.workers = worker.NewPool(worker.Options{Size: p.Workers, Patience: patience, MemoryLimit: p.WorkerMemoryBytes, Deadline: quickRender})
 	p.patient = worker.NewPool(worker.Options{Size: 1, MemoryLimit: p.WorkerMemoryBytes, Deadline: longRender})
 	p.leaks = worker.NewPool(worker.Options{Size: 1, MemoryLimit: p.WorkerMemoryBytes, Deadline: longRender, IdleAfter: leaksIdle})
 	p.openJudge()

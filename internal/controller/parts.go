@@ -117,7 +117,10 @@ func webhookSecrets(reader client.Reader, namespace string) func(context.Context
 const (
 	quickRender = 3 * time.Second
 	longRender  = 20 * time.Second
-	leaksIdle   = 5 * time.Second // after which the worker ends that holds the rules for secrets
+	// patience is how long a rendering waits before another worker is started: most
+	// fleets never need a second one, and its memory.
+	patience  = 500 * time.Millisecond
+	leaksIdle = 5 * time.Second // after which the worker ends that holds the rules for secrets
 )
 
 // renderCacheBytes is how much compressed output of renderings is kept at hand.

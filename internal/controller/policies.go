@@ -48,7 +48,8 @@ func (p *process) openJudge() {
 // openPolicies makes what serves PolicySets, and what writes reports.
 func (p *process) openPolicies(env *dialect.Env) (err error) {
 	p.sets, err = own.SetupPolicySets(p.manager, env, own.SetOptions{
-		Changed: p.askAll, Record: env.Engine.Record, Alive: p.alive, Policies: p.judge, Verify: p.verifyPolicies, Served: p.cluster.LookupGroupKind,
+		Options:  own.Options{Changed: p.askAll, Record: env.Engine.Record, Alive: p.alive},
+		Policies: p.judge, Verify: p.verifyPolicies, Served: p.cluster.LookupGroupKind,
 		Credential: func(ctx context.Context, url string, secret types.NamespacedName) (source.Credential, error) {
 			return sourceCredential(ctx, p.manager.GetAPIReader(), url, secret)
 		},
@@ -98,13 +99,14 @@ func (p *process) verifyPolicies(ctx context.Context, r source.Revision, s trust
 	if err != nil {
 		return err
 	}
-	if _, err = p.commits.Verify(ctx, r, demands, last); err == nil {
+	verified, err := p.commits.Verify(ctx, r, demands, last)
+	if err == nil {
 		err = verifyArtifact(ctx, p.images, r, demands, time.Now())
 	}
 	var refusing []string
 	if err != nil {
 		refusing = demands.Refusing(err)
 	}
-	p.own.Judged(api.PolicySetKind, s.Namespace, s.Name, refusing)
+	p.own.Judged(api.PolicySetKind, s.Namespace, s.Name, refusing, verified.Evidence().UnprovenTo)
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +19,9 @@ type Options struct {
 	Command []string
 	// Size is how many jobs run at once; default the number of processors, at most 2.
 	Size int
+	// Patience is how long a job may wait for a worker before another one is
+	// started beside those that are busy; none by default. A worker holds 30 MiB.
+	Patience time.Duration
 	// MemoryLimit is how many bytes a job may use; default 256 MiB. A worker
 	// that needs more is ended.
 	MemoryLimit int64
@@ -56,11 +60,13 @@ func def[T int | int64 | time.Duration](field *T, value T) {
 // It is safe for concurrent use.
 type Pool struct {
 	options Options
-	slots   chan struct{} // one token for each running job
+	slots   chan struct{} // one token for each job that runs, or is next
 
-	mu     sync.Mutex
-	free   []*process // the one used last at the end, so that the others grow idle
-	closed bool
+	mu      sync.Mutex
+	free    []*process      // the one used last at the end, so that the others grow idle
+	busy    int             // workers that start or have a job
+	waiting []chan *process // those who are patient, the first to come first
+	closed  bool
 }
 
 // NewPool returns a pool that has started nothing yet. [Pool.Close] ends it.
@@ -84,16 +90,21 @@ func (p *Pool) Do(ctx context.Context, kind string, payload []byte, files Files)
 	if int64(len(payload)) > p.options.MaxFrame {
 		return nil, fault.New(fault.Limit, "%s was given more than %d MiB", kind, p.options.MaxFrame>>20)
 	}
+	impatient := p.patience()
+	defer impatient.Stop()
 	if !p.acquire(ctx) {
 		return nil, cancelled(ctx, kind)
 	}
 	defer p.release()
-	w, err := p.take(ctx)
+	w, err := p.take(ctx, impatient.C)
 	if err != nil {
 		return nil, err
 	}
 	return p.run(ctx, w, kind, payload, files)
 }
+
+// patience starts to count what a job may wait.
+func (p *Pool) patience() *time.Timer { return time.NewTimer(p.options.Patience) }
 
 // acquire waits for a slot; false means that ctx is done and there is none.
 func (p *Pool) acquire(ctx context.Context) bool {
@@ -127,6 +138,7 @@ func (p *Pool) run(parent context.Context, w *process, kind string, payload []by
 		return body, err
 	}
 	w.end()
+	p.leave()
 	switch {
 	case err == nil || errors.As(err, &own): // it was done just in time
 		return body, err
@@ -142,31 +154,89 @@ func cancelled(ctx context.Context, kind string) error {
 	return fault.New(fault.Internal, "%s was cancelled", kind).Because(ctx.Err())
 }
 
-// take returns a free worker or starts one.
-func (p *Pool) take(ctx context.Context) (*process, error) {
+// take returns a free worker, one that becomes free while there is patience, or
+// a new one.
+func (p *Pool) take(ctx context.Context, impatient <-chan time.Time) (*process, error) {
 	for {
-		p.mu.Lock()
-		if p.closed {
-			p.mu.Unlock()
-			return nil, fault.New(fault.Internal, "the workers have been shut down")
+		w, next, err := p.look()
+		if err != nil {
+			return nil, err
 		}
-		n := len(p.free)
-		if n == 0 {
-			p.mu.Unlock()
+		if next != nil {
+			w = p.await(ctx, next, impatient)
+		}
+		if w == nil {
 			return p.start(ctx)
 		}
-		w := p.free[n-1]
-		p.free = p.free[:n-1]
-		w.idle.Stop()
-		p.mu.Unlock()
 		if !w.ended() {
 			return w, nil
 		}
 		w.end() // it died while it was idle
+		p.leave()
 	}
 }
 
+// look returns a free worker, which is busy then; or, if there are only busy
+// ones and the pool is patient, where the next one that is free will come.
+func (p *Pool) look() (free *process, next chan *process, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.free)
+	switch {
+	case p.closed:
+		return nil, nil, fault.New(fault.Internal, "the workers have been shut down")
+	case n > 0:
+		free, p.free = p.free[n-1], p.free[:n-1]
+		free.idle.Stop()
+		p.busy++
+	case p.busy > 0 && p.options.Patience > 0:
+		next = make(chan *process, 1)
+		p.waiting = append(p.waiting, next)
+	}
+	return free, next, nil
+}
+
+// await returns the worker that comes; nil if a new one has to be started.
+func (p *Pool) await(ctx context.Context, next chan *process, impatient <-chan time.Time) *process {
+	select {
+	case w := <-next:
+		return w
+	case <-impatient:
+	case <-ctx.Done():
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if i := slices.Index(p.waiting, next); i >= 0 {
+		p.waiting = slices.Delete(p.waiting, i, i+1)
+		return nil
+	}
+	return <-next // it came at the same moment
+}
+
+// leave notes that a worker is no more; who waits for one starts his own.
+func (p *Pool) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.busy--
+	p.hand(nil)
+}
+
+// hand gives a worker, or the leave to start one, to who has waited longest. The
+// caller holds the lock; false means that nobody waits.
+func (p *Pool) hand(w *process) bool {
+	if len(p.waiting) == 0 {
+		return false
+	}
+	p.waiting[0] <- w
+	p.waiting = slices.Delete(p.waiting, 0, 1)
+	return true
+}
+
+// start starts a worker, which is busy then.
 func (p *Pool) start(ctx context.Context) (*process, error) {
+	if ctx.Err() != nil {
+		return nil, cancelled(ctx, "starting a worker")
+	}
 	o := p.options
 	if len(o.Command) == 0 {
 		self, err := os.Executable()
@@ -175,7 +245,14 @@ func (p *Pool) start(ctx context.Context) (*process, error) {
 		}
 		o.Command = []string{self, Arg}
 	}
-	return start(ctx, o)
+	p.mu.Lock()
+	p.busy++
+	p.mu.Unlock()
+	w, err := start(ctx, o)
+	if err != nil {
+		p.leave()
+	}
+	return w, err
 }
 
 // put keeps a worker for the next job, unless it is worn out.
@@ -184,9 +261,14 @@ func (p *Pool) put(w *process) {
 	if p.closed || w.jobs >= p.options.Recycle || w.memory > p.options.KeepMemory {
 		p.mu.Unlock()
 		w.end()
+		p.leave()
 		return
 	}
 	defer p.mu.Unlock()
+	if p.hand(w) {
+		return
+	}
+	p.busy--
 	p.free = append(p.free, w)
 	w.idle = time.AfterFunc(p.options.IdleAfter, func() { p.retire(w) })
 }
@@ -194,16 +276,12 @@ func (p *Pool) put(w *process) {
 // retire ends a worker that is still free.
 func (p *Pool) retire(w *process) {
 	p.mu.Lock()
-	found := false
-	for i, f := range p.free {
-		if f == w {
-			p.free = append(p.free[:i], p.free[i+1:]...)
-			found = true
-			break
-		}
+	i := slices.Index(p.free, w)
+	if i >= 0 {
+		p.free = slices.Delete(p.free, i, i+1)
 	}
 	p.mu.Unlock()
-	if found {
+	if i >= 0 {
 		w.end()
 	}
 }
@@ -211,11 +289,13 @@ func (p *Pool) retire(w *process) {
 // Cage starts a worker, if none is free, and returns what is in force around
 // it, in words. Errors are fault.Internal.
 func (p *Pool) Cage(ctx context.Context) (string, error) {
+	impatient := p.patience()
+	defer impatient.Stop()
 	if !p.acquire(ctx) {
 		return "", cancelled(ctx, "looking at the cage")
 	}
 	defer p.release()
-	w, err := p.take(ctx)
+	w, err := p.take(ctx, impatient.C)
 	if err != nil {
 		return "", err
 	}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -502,6 +503,77 @@ func TestParallel(t *testing.T) {
 	if len(p.free) > 2 {
 		t.Errorf("%d workers for 2 slots", len(p.free))
 	}
+}
+
+// TestPatience has two jobs for a pool that keeps to one worker while it can.
+func TestPatience(t *testing.T) {
+	started := func(p *Pool) int {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.busy + len(p.free)
+	}
+	// during the first job the second one is given to the pool, and awaits a worker.
+	second := func(t *testing.T, p *Pool, end func(waiting *sync.WaitGroup)) {
+		t.Helper()
+		var later sync.WaitGroup
+		first := during{func() {
+			later.Go(func() {
+				if _, err := p.Do(t.Context(), "echoing", nil, nil); err != nil {
+					t.Error(err)
+				}
+			})
+			for waits := 0; waits == 0; runtime.Gosched() {
+				p.mu.Lock()
+				waits = len(p.waiting) + max(p.busy-1, 0) + len(p.free)
+				p.mu.Unlock()
+			}
+			end(&later)
+		}}
+		_, _ = p.Do(t.Context(), "reading", []byte("read x"), first)
+		later.Wait()
+	}
+	t.Run("a short job's worker is awaited", func(t *testing.T) {
+		p := newPool(t, Options{Size: 2, Patience: time.Hour})
+		second(t, p, func(*sync.WaitGroup) {})
+		if n := started(p); n != 1 {
+			t.Errorf("%d workers", n)
+		}
+	})
+	t.Run("a long job does not hold up another", func(t *testing.T) {
+		p := newPool(t, Options{Size: 2, Patience: 10 * time.Millisecond})
+		second(t, p, (*sync.WaitGroup).Wait)
+		if n := started(p); n != 2 {
+			t.Errorf("%d workers", n)
+		}
+	})
+	t.Run("one that dies leaves its place", func(t *testing.T) {
+		p := newPool(t, Options{Size: 2, Patience: time.Hour, Recycle: 1})
+		second(t, p, func(*sync.WaitGroup) {})
+		if n := started(p); n != 0 {
+			t.Errorf("%d workers kept", n)
+		}
+	})
+	t.Run("who gives up waits no more", func(t *testing.T) {
+		p := newPool(t, Options{Size: 2, Patience: time.Hour})
+		ctx, cancel := context.WithCancel(t.Context())
+		gaveUp := make(chan error, 1)
+		first := during{func() {
+			go func() {
+				_, err := p.Do(ctx, "echoing", nil, nil)
+				gaveUp <- err
+			}()
+			cancel()
+			if err := <-gaveUp; !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v", err)
+			}
+		}}
+		if _, err := p.Do(t.Context(), "reading", []byte("read x"), first); err != nil {
+			t.Fatal(err)
+		}
+		if len(p.waiting) != 0 || p.busy != 0 || len(p.free) != 1 {
+			t.Errorf("%d wait, %d busy, %d free", len(p.waiting), p.busy, len(p.free))
+		}
+	})
 }
 
 func TestLargePayload(t *testing.T) {
