@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -395,6 +396,22 @@ func (a *Argo) tell(u *unstructured.Unstructured, before, after api.ApplicationS
 	for _, change := range changes(before, after) {
 		a.env.Events.Event(u, corev1.EventTypeNormal, "ResourceUpdated", change)
 	}
+	for _, c := range failures(before, after) {
+		a.env.Log.Warn("a delivery failed", "application", u.GetNamespace()+"/"+u.GetName(), "reason", c.Type, "error", c.Message)
+	}
+}
+
+// failures are the conditions that say what is wrong, and did not say it before.
+func failures(before, after api.ApplicationStatus) []api.ApplicationCondition {
+	var list []api.ApplicationCondition
+	for _, c := range after.Conditions {
+		if strings.HasSuffix(string(c.Type), "Error") && !slices.ContainsFunc(before.Conditions, func(b api.ApplicationCondition) bool {
+			return b.Type == c.Type && b.Message == c.Message
+		}) {
+			list = append(list, c)
+		}
+	}
+	return list
 }
 
 // due says when the next pass is due by the clock.

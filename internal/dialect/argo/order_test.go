@@ -220,6 +220,30 @@ func TestChanges(t *testing.T) {
 	}
 }
 
+// A failure is told in the log once, not with every pass that meets it again.
+func TestFailures(t *testing.T) {
+	status := func(conditions ...api.ApplicationCondition) api.ApplicationStatus {
+		return api.ApplicationStatus{Conditions: conditions}
+	}
+	bad := api.ApplicationCondition{Type: api.ConditionComparisonError, Message: "a.yaml:1: not valid YAML"}
+	worse := api.ApplicationCondition{Type: api.ConditionComparisonError, Message: "a.yaml:7: not valid YAML"}
+	held := api.ApplicationCondition{Type: ConditionHeld, Message: "a prune is held"}
+	for _, tc := range []struct {
+		reason        string
+		before, after api.ApplicationStatus
+		want          []api.ApplicationCondition
+	}{
+		{"it failed", status(), status(bad, held), []api.ApplicationCondition{bad}},
+		{"it fails as before", status(bad), status(bad), nil},
+		{"it fails in another way", status(bad), status(worse), []api.ApplicationCondition{worse}},
+		{"it is well again", status(bad), status(), nil},
+	} {
+		if diff := cmp.Diff(tc.want, failures(tc.before, tc.after)); diff != "" {
+			t.Errorf("%s: %s", tc.reason, diff)
+		}
+	}
+}
+
 // What the brake holds is told with the word that lets it go.
 func TestHeld(t *testing.T) {
 	app := application(t)

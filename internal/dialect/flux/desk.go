@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
+	"github.com/holdfastcd/holdfast/internal/dialect"
 	"github.com/holdfastcd/holdfast/internal/fault"
 )
 
@@ -118,9 +119,11 @@ func (d *desk) setStatus(ctx context.Context, u *unstructured.Unstructured, old,
 	if err != nil {
 		return false, err
 	}
-	base := u.DeepCopy()
-	u.Object["status"] = fields
-	if err := d.client.Status().Patch(ctx, u, client.MergeFrom(base), client.FieldOwner(d.owner)); err != nil {
+	patch, err := dialect.StatusPatch(u.Object["status"], fields)
+	if err != nil {
+		return false, err
+	}
+	if err := d.client.Status().Patch(ctx, u, patch, client.FieldOwner(d.owner)); err != nil {
 		return false, err
 	}
 	d.note(u)
