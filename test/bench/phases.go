@@ -29,12 +29,12 @@ func bars(apps, objects int) must {
 	switch {
 	case apps == 100 && objects == 5:
 		return must{memory: 150 << 20, phases: map[string]bar{
-			firstPhase:             {wall: 3 * time.Second, cpu: 5 * time.Second, times: 3},
-			"commit touching none": {wall: time.Second},
-			onePhase:               {wall: 500 * time.Millisecond},
-			allPhase:               {wall: 3 * time.Second, times: 3},
-			"live edit reverted":   {wall: 300 * time.Millisecond},
-			idlePhase:              {cpu: 150 * time.Millisecond},
+			firstPhase:           {wall: 3 * time.Second, cpu: 5 * time.Second, times: 3},
+			nonePhase:            {wall: time.Second},
+			onePhase:             {wall: 500 * time.Millisecond},
+			allPhase:             {wall: 3 * time.Second, times: 3},
+			"live edit reverted": {wall: 300 * time.Millisecond},
+			idlePhase:            {cpu: 150 * time.Millisecond},
 		}}
 	case apps == 1000 && objects == 10:
 		return must{memory: 400 << 20, phases: map[string]bar{
@@ -49,7 +49,10 @@ func bars(apps, objects int) must {
 const (
 	floorCreatePhase = "floor: create all"
 	floorChangePhase = "floor: change all"
+	floorNewPhase    = "floor: new resources"
+	floorStatusPhase = "floor: statuses"
 	firstPhase       = "first sync"
+	nonePhase        = "commit touching none"
 	onePhase         = "commit changing one"
 	allPhase         = "commit changing all"
 	idlePhase        = "idle, per minute"
@@ -64,8 +67,10 @@ func (b *bench) measure(ctx context.Context) error {
 	}{
 		{floorCreatePhase, 1, b.floorCreate},
 		{floorChangePhase, 1, b.floorChange},
+		{floorNewPhase, 1, b.floorNew},
+		{floorStatusPhase, b.runs, b.floorStatuses},
 		{firstPhase, 1, b.firstSync},
-		{"commit touching none", b.runs, b.commitNone},
+		{nonePhase, b.runs, b.commitNone},
 		{onePhase, b.runs, b.commitOne},
 		{"live edit reverted", b.runs, b.liveEdit},
 		{allPhase, max(1, b.runs/2), b.commitAll},
@@ -167,7 +172,7 @@ func (b *bench) firstSync(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	return timed(func() error {
-		if err := b.createResources(ctx); err != nil {
+		if err := b.create(ctx, b.resources()); err != nil {
 			return err
 		}
 		return b.arrived(ctx, head)

@@ -22,7 +22,6 @@ import (
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
-	"golang.org/x/sync/errgroup"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -199,17 +198,15 @@ func (b *bench) tenants(ctx context.Context) error {
 }
 
 func (b *bench) create(ctx context.Context, objects []client.Object) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(inFlight)
-	for _, o := range objects {
-		g.Go(func() error { return b.client.Create(ctx, o) })
-	}
-	return g.Wait()
+	return each(ctx, objects, func(ctx context.Context, o client.Object) error { return b.client.Create(ctx, o) })
 }
 
 // start starts the controller, with the source but without applications, and
 // waits until it is ready.
 func (b *bench) start(ctx context.Context) error {
+	if err := b.clearFloor(ctx); err != nil {
+		return err
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -306,8 +303,8 @@ func (b *bench) prepareSource(ctx context.Context) (err error) {
 	return err
 }
 
-// createResources creates the applications' custom resources, as fast as they go.
-func (b *bench) createResources(ctx context.Context) error {
+// resources are the applications' custom resources.
+func (b *bench) resources() []client.Object {
 	var objects []client.Object
 	for i := range b.apps {
 		if b.dialect == "argo" {
@@ -316,7 +313,7 @@ func (b *bench) createResources(ctx context.Context) error {
 		}
 		objects = append(objects, b.fleet.kustomization(i))
 	}
-	return b.create(ctx, objects)
+	return objects
 }
 
 // arrived waits until every application says that it is applied at a commit.
