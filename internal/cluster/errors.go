@@ -28,6 +28,8 @@ var (
 	ErrChanged = errors.New("the object changed since")
 	// ErrNotServed says that the API server does not serve the kind, or not yet.
 	ErrNotServed = errors.New("the kind is not served")
+	// ErrNoNamespace says that the object's namespace does not exist.
+	ErrNoNamespace = errors.New("the namespace does not exist")
 )
 
 // maxMessage bounds what is taken over from an answer of the API server.
@@ -232,7 +234,7 @@ func (q request) notFound(s metav1.Status) *fault.Error {
 	}
 	if s.Details.Kind == "namespaces" && q.id.Namespace == s.Details.Name {
 		return fault.New(fault.NotFound, "namespace %s does not exist", q.id.Namespace).
-			WithHint("deliver it too, or have it created")
+			WithHint("deliver it too, or have it created").Because(ErrNoNamespace)
 	}
 	return fault.New(fault.NotFound, "not found")
 }

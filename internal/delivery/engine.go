@@ -44,9 +44,9 @@ type Options struct {
 	// is refused.
 	Commits Commits
 	Images  Images
-	// Judged is told which policies refuse a delivery, when that changes; none: it is
-	// proven what they demand. nil: nobody is.
-	Judged func(id ID, refusing []string)
+	// Judged is told which policies refuse a delivery, and which would but only audit,
+	// when that changes; none: it is proven what they demand. nil: nobody is.
+	Judged func(id ID, refusing, unproven []string)
 	// Audit is the log without which nothing is sent; nil: nothing is recorded, as
 	// previews may.
 	Audit Audit
@@ -78,10 +78,11 @@ type Engine struct {
 	states map[ID]*state
 	named  map[string]*state    // those that count what carries their marks, by name
 	owners map[object.ID]*state // which delivery an event concerns
+	rivals rivals               // and which others want the object
 	stuck  map[ID]bool          // deliveries that a new kind may help on
 	// awaiting are the deliveries that may still learn who changed their objects.
 	awaiting map[ID]bool
-	expected map[object.ID]map[ID]struct{} // who waits for a Secret that is missing
+	expected map[object.ID]map[ID]struct{} // who needs an object, whoever holds it
 	notify   func(ID)
 	version  string // of the cluster, as policies have it; "" while nobody asked
 }
@@ -93,7 +94,7 @@ func New(o Options) *Engine {
 	}
 	e := &Engine{
 		Options: o, states: map[ID]*state{}, named: map[string]*state{},
-		owners: map[object.ID]*state{}, stuck: map[ID]bool{}, awaiting: map[ID]bool{},
+		owners: map[object.ID]*state{}, rivals: rivals{}, stuck: map[ID]bool{}, awaiting: map[ID]bool{},
 		expected: map[object.ID]map[ID]struct{}{},
 	}
 	o.Cluster.Subscribe(e.dispatch)
@@ -109,7 +110,8 @@ func (e *Engine) OnEvent(notify func(ID)) {
 }
 
 // dispatch hands an event to the delivery that it concerns: the one that claims the
-// object, or else the one that its marks name; and to those that wait for the object.
+// object, or else the one that its marks name; to those that wait for the object; and,
+// when it becomes another's, to those that want it as well.
 func (e *Engine) dispatch(ev cluster.Event) {
 	e.mu.Lock()
 	st, ok := e.owners[ev.ID]
@@ -119,6 +121,9 @@ func (e *Engine) dispatch(ev cluster.Event) {
 		}
 	}
 	notify, waiting := e.notify, slices.Collect(maps.Keys(e.expected[ev.ID]))
+	if !ev.Gone {
+		waiting = append(waiting, e.rivals.told(ev.ID, ev.Record.Owner)...)
+	}
 	e.mu.Unlock()
 	if notify == nil {
 		return
@@ -270,6 +275,9 @@ func (e *Engine) Forget(id ID) {
 	if st != nil {
 		for o := range st.claims {
 			delete(e.owners, o)
+		}
+		for o := range st.wanted {
+			e.rivals.leave(o, id)
 		}
 	}
 	delete(e.states, id)

@@ -158,6 +158,33 @@ func (st *state) unproven() []string {
 	return append(append(all, st.admission.unproven()...), st.plaintext.unproven()...)
 }
 
+// unprovenTo names the policies of d which only audit, and of which a demand did not hold.
+func (st *state) unprovenTo(d trust.Demands) []string {
+	var to []string
+	if st.proof != nil {
+		to = append(to, st.proof.evidence.UnprovenTo...)
+	}
+	var verdicts []policy.Verdict
+	if st.admission != nil {
+		verdicts = append(verdicts, st.admission.verdicts...)
+	}
+	if st.plaintext != nil {
+		verdicts = append(verdicts, st.plaintext.verdicts...)
+	}
+	for _, v := range verdicts {
+		if v.Outcome == policy.Audit {
+			to = append(to, v.Policy)
+		}
+	}
+	var names []string
+	for _, p := range d.Policies {
+		if p.Audit && slices.Contains(to, p.Name) {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
+
 // unproven are the verdicts that policies which only audit would refuse.
 func (a *admission) unproven() []string {
 	if a == nil {

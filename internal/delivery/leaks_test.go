@@ -31,6 +31,8 @@ func TestPlaintextIsRefused(t *testing.T) {
 	}
 
 	w.engine.Leaks = leak.New(pool)
+	var refusing, unproven []string
+	w.engine.Judged = func(_ delivery.ID, refuse, audit []string) { refusing, unproven = refuse, audit }
 	w.log.told()
 	for range 2 {
 		r := w.pass()
@@ -44,12 +46,14 @@ func TestPlaintextIsRefused(t *testing.T) {
 	}
 	w.absent("a", "nothing of the revision is applied")
 	same(t, "recorded once", []string{"refuse"}, w.log.told())
+	same(t, "the policy refuses it", [][]string{{"sealed"}, nil}, [][]string{refusing, unproven})
 
 	w.spec.Trust = sealing(true, trust.Plaintext{})
 	r := w.until("delivery", applied)
 	if len(r.Unproven) != 1 || !slices.ContainsFunc(r.Alerts, func(a delivery.Alert) bool { return a.Reason == delivery.AlertUnproven }) {
 		t.Errorf("a policy that audits tells: %v, %v", r.Unproven, r.Alerts)
 	}
+	same(t, "it would refuse it", [][]string{nil, {"sealed"}}, [][]string{refusing, unproven})
 	if r = w.pass(); len(r.Alerts) != 0 || len(r.Unproven) != 1 {
 		t.Errorf("once: %v, %v", r.Unproven, r.Alerts)
 	}

@@ -385,7 +385,7 @@ func (st *state) verdicts(d trust.Demands) []audit.Verdict {
 			continue
 		}
 		v := audit.Verdict{Rule: "trust/" + p.Name + "/commits", Outcome: policy.Pass}
-		if p.Audit && len(st.proof.evidence.Unproven) > 0 {
+		if p.Audit && slices.Contains(st.proof.evidence.UnprovenTo, p.Name) {
 			v.Outcome, v.Message = policy.Audit, few(st.proof.evidence.Unproven)
 		}
 		list = append(list, v)

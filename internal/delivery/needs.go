@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	kschema "k8s.io/apimachinery/pkg/runtime/schema"
@@ -58,16 +59,20 @@ func (s Spec) futile(d, maker *plan.Desired, n object.Need) string {
 }
 
 // needed starts to watch the Secrets that desired objects need, and returns what is
-// there of them. The event of one that is missing asks for the next pass.
+// there of them. The event of one that is missing asks for the next pass, and so does
+// one of a namespace that several deliveries have made: only one of them claims it.
 func (e *Engine) needed(ctx context.Context, st *state, desired []plan.Desired) (func(object.ID) plan.Presence, error) {
-	var secrets []object.ID
+	var secrets, shared []object.ID
 	for _, d := range desired {
+		if d.Loose {
+			shared = append(shared, d.ID)
+		}
 		for _, n := range d.Needs {
 			secrets = append(secrets, n.Secret)
 		}
 	}
 	if len(secrets) == 0 {
-		e.expect(st, nil)
+		e.expect(st, shared)
 		st.lacking = nil
 		return func(object.ID) plan.Presence { return plan.There }, nil
 	}
@@ -78,7 +83,7 @@ func (e *Engine) needed(ctx context.Context, st *state, desired []plan.Desired) 
 	if err := e.Cluster.Watch(ctx, kind); err != nil {
 		return nil, err
 	}
-	e.expect(st, secrets) // before they are looked for: one that comes in between is told
+	e.expect(st, slices.Concat(shared, secrets)) // before they are looked for: one that comes in between is told
 	now := e.Clock()
 	lacking := map[object.ID]time.Time{}
 	var missing []object.ID
@@ -94,7 +99,7 @@ func (e *Engine) needed(ctx context.Context, st *state, desired []plan.Desired) 
 		lacking[id] = since
 	}
 	st.lacking = lacking
-	e.expect(st, missing)
+	e.expect(st, append(shared, missing...))
 	return func(id object.ID) plan.Presence {
 		since, missing := lacking[id]
 		switch {
@@ -107,9 +112,9 @@ func (e *Engine) needed(ctx context.Context, st *state, desired []plan.Desired) 
 	}, nil
 }
 
-// expect routes the events of Secrets that a delivery needs to it, and no others: who
-// holds the Secrets themselves is another matter.
-func (e *Engine) expect(st *state, secrets []object.ID) {
+// expect routes the events of objects that a delivery needs to it, and no others: who
+// holds them is another matter.
+func (e *Engine) expect(st *state, needed []object.ID) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for id := range st.expects {
@@ -119,7 +124,7 @@ func (e *Engine) expect(st *state, secrets []object.ID) {
 		}
 	}
 	st.expects = nil
-	for _, id := range secrets {
+	for _, id := range needed {
 		if st.expects == nil {
 			st.expects = map[object.ID]struct{}{}
 		}

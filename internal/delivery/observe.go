@@ -173,14 +173,20 @@ func (e *Engine) watch(ctx context.Context, profile Profile, desired []plan.Desi
 }
 
 // claim routes the events of a delivery's objects to it. An object that another
-// delivery claims stays there: the plan refuses it by its marks.
+// delivery claims stays there: the plan refuses it by its marks, and this delivery
+// hears of it when they change.
 func (e *Engine) claim(st *state, desired []plan.Desired, inventory []plan.Entry) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	wanted := make(map[object.ID]struct{})
 	take := func(o object.ID) {
-		if _, taken := e.owners[o]; !taken {
+		switch holder, taken := e.owners[o]; {
+		case !taken:
 			e.owners[o] = st
 			st.claims[o] = struct{}{}
+		case holder != st:
+			e.rivals.enter(o, st.id)
+			wanted[o] = struct{}{}
 		}
 	}
 	for _, d := range desired {
@@ -189,6 +195,12 @@ func (e *Engine) claim(st *state, desired []plan.Desired, inventory []plan.Entry
 	for _, entry := range inventory {
 		take(entry.ID)
 	}
+	for o := range st.wanted {
+		if _, still := wanted[o]; !still {
+			e.rivals.leave(o, st.id)
+		}
+	}
+	st.wanted = wanted
 }
 
 // observe says what the watches show of one object.

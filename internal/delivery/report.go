@@ -95,7 +95,11 @@ func (e *Engine) tell(spec Spec, o apply.ObjectResult) Object {
 		out.Origin, out.Unjudged, out.Warnings = a.Desired.Origin, a.Desired.Treatment.Unjudged, a.Desired.Warnings
 	}
 	if o.Err != nil && out.Outcome != Held {
-		out.Message = fault.From(o.Err).On(a.ID.String()).At(out.Origin.File, out.Origin.Line).Error()
+		why := fault.From(o.Err)
+		if spec.NamespaceHint != "" && errors.Is(o.Err, cluster.ErrNoNamespace) {
+			why = why.WithHint("%s", spec.NamespaceHint)
+		}
+		out.Message = why.On(a.ID.String()).At(out.Origin.File, out.Origin.Line).Error()
 	}
 	if why := e.trouble(spec, a.Lacks); why != "" {
 		out.Message += ": " + why

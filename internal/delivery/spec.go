@@ -43,6 +43,8 @@ type Spec struct {
 	Namespace string
 	// CreateNamespace creates Namespace where it does not exist.
 	CreateNamespace bool
+	// NamespaceHint is what to do where Namespace does not exist; empty: the usual.
+	NamespaceHint string
 	// NamespaceLabels and NamespaceAnnotations are held on a Namespace that
 	// CreateNamespace is for, also where it exists already. It is never pruned.
 	NamespaceLabels, NamespaceAnnotations map[string]string

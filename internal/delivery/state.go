@@ -60,6 +60,7 @@ type state struct {
 
 	expects map[object.ID]struct{} // those whose events are routed here; guarded by the engine's lock
 	claims  map[object.ID]struct{} // guarded by the engine's lock
+	wanted  map[object.ID]struct{} // what others claim; guarded by the engine's lock
 	writer  *string                // in whose name it is applied; nil: not known yet; guarded by the engine's lock
 	strays  map[object.ID]bool     // objects with our marks; guarded by the engine's lock
 }

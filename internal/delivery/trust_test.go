@@ -352,11 +352,21 @@ func TestOnlyWhatIsProvenIsDelivered(t *testing.T) {
 	w.spec.Trust = signed("prod", "strict")
 	w.pass()
 	same(t, "other demands are judged anew", []string{"2 since 1"}, w.gate.told())
-	w.spec.Trust = signed("prod?")
+	w.spec.Trust = signed("held?", "prod?")
 	delete(w.gate.refused, second)
-	w.gate.evidence = map[string]trust.Evidence{second: {Unproven: []string{"commit 2222222 is not signed"}, Rewound: true}}
+	w.gate.evidence = map[string]trust.Evidence{second: {Unproven: []string{"commit 2222222 is not signed"}, UnprovenTo: []string{"prod"}, Rewound: true}}
+	var judged [][]string
+	w.engine.Judged = func(_ delivery.ID, refusing, unproven []string) { judged = append(judged, refusing, unproven) }
 	r := w.until("delivery", applied)
+	same(t, "the policy that audits would refuse it, told once", [][]string{nil, {"prod"}}, judged)
 	same(t, "a policy that audits tells", []string{"commit 2222222 is not signed"}, r.Unproven)
+	recorded := map[string]string{}
+	for _, e := range w.log.entries {
+		for _, v := range e.Verdicts {
+			recorded[v.Rule] = v.Outcome
+		}
+	}
+	same(t, "of two that audit, each is recorded by itself", map[string]string{"trust/held/commits": "pass", "trust/prod/commits": "audit"}, recorded)
 	var reasons []string
 	for _, a := range r.Alerts {
 		reasons = append(reasons, a.Reason)

@@ -218,7 +218,7 @@ func lost(ctx context.Context, r source.Revision, last audit.Source) bool {
 	return err == nil && !contains
 }
 
-// judged tells which policies refuse a delivery, if that is new.
+// judged tells which policies refuse a delivery, or would, if that is new.
 func (e *Engine) judged(spec Spec, st *state, report Report) {
 	if e.Judged == nil || report.Err != nil && !report.Untrusted && report.Err.Kind != fault.Waiting {
 		return // it says nothing of trust
@@ -227,9 +227,10 @@ func (e *Engine) judged(spec Spec, st *state, report Report) {
 	if report.Untrusted {
 		refusing = spec.Trust.Refusing(report.Err)
 	}
-	now := strings.Join(refusing, ",") + " " + spec.Trust.Version
+	unproven := st.unprovenTo(spec.Trust)
+	now := strings.Join([]string{strings.Join(refusing, ","), strings.Join(unproven, ","), spec.Trust.Version}, " ")
 	if st.judged == nil || *st.judged != now {
 		st.judged = &now
-		e.Judged(spec.ID, refusing)
+		e.Judged(spec.ID, refusing, unproven)
 	}
 }

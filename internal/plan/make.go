@@ -227,6 +227,8 @@ func decide(in Input, held bool, d *Desired) Action {
 		a.Op, a.Reason = Leave, "it was deleted in the cluster"
 	case seen.Sight == Absent:
 		a.Op, a.Reason = Create, "it does not exist"
+	case d.Loose && seen.Deleting: // what lives in a namespace cannot be sent while it goes
+		a.Op, a.Reason = Await, "its predecessor is still being deleted"
 	case d.Loose, d.Treatment.IfNotPresent:
 		a.Op, a.Reason = Keep, ""
 	case foreign(in, seen):

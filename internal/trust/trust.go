@@ -282,6 +282,8 @@ type Evidence struct {
 	Rewound bool `json:",omitempty"`
 	// Unproven are the demands of policies that only audit, and did not hold.
 	Unproven []string `json:",omitempty"`
+	// UnprovenTo are the names of these policies.
+	UnprovenTo []string `json:",omitempty"`
 }
 
 // Verified is a revision that proved what was demanded of it. Only a verifier of

@@ -15,6 +15,7 @@ import (
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Selected",type=integer,JSONPath=`.status.selected`
 // +kubebuilder:printcolumn:name="Refused",type=integer,JSONPath=`.status.refused`
+// +kubebuilder:printcolumn:name="Unproven",type=integer,JSONPath=`.status.unproven`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:printcolumn:name="Status",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
 type TrustPolicy struct {
@@ -576,4 +577,7 @@ type TrustPolicyStatus struct {
 	Selected int64 `json:"selected"`
 	// Refused is how many of them it refuses at present; absent while nobody knows.
 	Refused *int64 `json:"refused,omitempty"`
+	// Unproven is how many of them it would refuse, and only audits; absent while nobody
+	// knows.
+	Unproven *int64 `json:"unproven,omitempty"`
 }

@@ -107,6 +107,10 @@ func base(app *api.Application, project *Project, o Options) (delivery.Spec, err
 	if options.confirmPrune && mayPrune(app, options) {
 		spec.Approval = annApproved + ": " + app.Annotations[annApproved]
 	}
+	if options.createNamespace && !spec.CreateNamespace {
+		spec.NamespaceHint = "CreateNamespace=true does nothing, as project " + project.name +
+			` does not permit Namespaces: add to the AppProject: spec: {clusterResourceWhitelist: [{group: "", kind: Namespace}]}`
+	}
 	if p := app.Spec.SyncPolicy; spec.CreateNamespace && p.ManagedNamespaceMetadata != nil {
 		spec.NamespaceLabels, spec.NamespaceAnnotations = p.ManagedNamespaceMetadata.Labels, p.ManagedNamespaceMetadata.Annotations
 	}

@@ -38,6 +38,8 @@ func TestSpec(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := delivery.Spec{
+		NamespaceHint: "CreateNamespace=true does nothing, as project shop does not permit Namespaces: " +
+			`add to the AppProject: spec: {clusterResourceWhitelist: [{group: "", kind: Namespace}]}`,
 		ID:        delivery.ID{Kind: "Application", Namespace: "argocd", Name: "web"},
 		Render:    render.Request{Path: "apps/web", Tool: render.Plain},
 		Namespace: "shop",

@@ -98,7 +98,7 @@ func Compile(u *unstructured.Unstructured, read Read) Compiled {
 	p.Rewind = c.rewind(spec)
 	p.Strict = spec.Strict && !p.Audit
 	p.Broken, out.Reason = c.verdict(p.Audit)
-	out.Policy, out.Waiting, out.Refs = p, c.waiting && p.Broken == "", c.refs
+	out.Policy, out.Waiting, out.Refs = p, c.unread > 0 && p.Broken == "", c.refs
 	if out.Waiting {
 		out.Reason = ReasonReading
 	}
@@ -118,9 +118,12 @@ type compiler struct {
 	read     Read
 	problems []string
 	reason   string
-	waiting  bool
+	unread   int // of what it names
 	refs     []Ref
 }
+
+// flaws counts what stands against judging by what was compiled so far.
+func (c *compiler) flaws() int { return len(c.problems) + c.unread }
 
 func (c *compiler) problemf(reason, format string, args ...any) {
 	if c.reason == "" {
@@ -249,26 +252,26 @@ func commitAuthorities(c *compiler, field string, list []api.CommitAuthority) []
 	for i := range list {
 		in := &list[i]
 		at := fmt.Sprintf("%s[%d]", field, i)
+		before := c.flaws()
 		a := c.terms(at, in.Name, in.Terms)
 		c.exactlyOne(at, "gpg, ssh, x509 and sigstore", in.GPG != nil, in.SSH != nil, in.X509 != nil, in.Sigstore != nil)
-		a.GPG = c.keys(at+".gpg", in.GPG, checkGPG)
-		a.SSH = c.keys(at+".ssh", in.SSH, checkSSH)
-		a.X509 = c.keys(at+".x509", in.X509, checkCertificates)
+		a.GPG = c.keys(at+".gpg", in.GPG)
+		a.SSH = c.keys(at+".ssh", in.SSH)
+		a.X509 = c.keys(at+".x509", in.X509)
 		a.Sigstore = c.sigstore(at+".sigstore", in.Sigstore)
-		c.judgeable(at, a, commit.Check)
+		if c.flaws() == before {
+			c.judgeable(at, commit.Check(a))
+		}
 		out = append(out, a)
 	}
 	c.unique(field, out)
 	return out
 }
 
-// judgeable asks who will judge by an authority whether that is possible: keys may
-// be too weak, or of a kind that is not known. What is wrong already is not told twice.
-func (c *compiler) judgeable(field string, a trust.Authority, check func(trust.Authority) error) {
-	if c.reason != "" || c.waiting {
-		return
-	}
-	if err := check(a); err != nil {
+// judgeable takes in what those who will judge by an authority say of its keys: they may
+// be none, too weak, or of a kind that is not known.
+func (c *compiler) judgeable(field string, err error) {
+	if err != nil {
 		c.problemf(ReasonKey, "%s: %s", field, fault.From(err).Msg)
 	}
 }
@@ -278,12 +281,15 @@ func imageAuthorities(c *compiler, field string, list []api.ImageAuthority) []tr
 	for i := range list {
 		in := &list[i]
 		at := fmt.Sprintf("%s[%d]", field, i)
+		before := c.flaws()
 		a := c.terms(at, in.Name, in.Terms)
 		c.exactlyOne(at, "key, sigstore and notation", in.Key != nil, in.Sigstore != nil, in.Notation != nil)
-		a.Key = c.keys(at+".key", in.Key, checkPublicKey)
-		a.Notation = c.keys(at+".notation", in.Notation, checkCertificates)
+		a.Key = c.keys(at+".key", in.Key)
+		a.Notation = c.keys(at+".notation", in.Notation)
 		a.Sigstore = c.sigstore(at+".sigstore", in.Sigstore)
-		c.judgeable(at, a, image.Check)
+		if c.flaws() == before {
+			c.judgeable(at, image.Check(a))
+		}
 		out = append(out, a)
 	}
 	c.unique(field, out)
@@ -356,7 +362,7 @@ func (c *compiler) sigstore(field string, in *api.Sigstore) *trust.Sigstore {
 			Issuer: id.Issuer, IssuerRegexp: id.IssuerRegexp, Subject: id.Subject, SubjectRegexp: id.SubjectRegexp,
 		})
 	}
-	out.TrustedRoot = c.keys(field+".trustedRoot", &in.TrustedRoot, checkTrustedRoot)
+	out.TrustedRoot = c.keys(field+".trustedRoot", &in.TrustedRoot)
 	return out
 }
 
@@ -366,29 +372,21 @@ func (c *compiler) regexp(field, expression string) {
 	}
 }
 
-// keys reads keys from where they are, and checks that they are some.
-func (c *compiler) keys(field string, in *api.Keys, check func([]byte) error) []byte {
+// keys reads keys from where they are; nil if they are not there, which is a problem.
+func (c *compiler) keys(field string, in *api.Keys) []byte {
 	if in == nil {
 		return nil
 	}
 	c.exactlyOne(field, "inline, configMapRef and secretRef", in.Inline != "", in.ConfigMapRef != nil, in.SecretRef != nil)
-	var content []byte
 	switch {
 	case in.Inline != "":
-		content = []byte(in.Inline)
+		return []byte(in.Inline)
 	case in.ConfigMapRef != nil:
-		content = c.key(field+".configMapRef", "ConfigMap", in.ConfigMapRef)
+		return c.key(field+".configMapRef", "ConfigMap", in.ConfigMapRef)
 	case in.SecretRef != nil:
-		content = c.key(field+".secretRef", "Secret", in.SecretRef)
+		return c.key(field+".secretRef", "Secret", in.SecretRef)
 	}
-	if content == nil {
-		return nil // said already
-	}
-	if err := check(content); err != nil {
-		c.problemf(ReasonKey, "%s: %s", field, err)
-		return nil
-	}
-	return content
+	return nil
 }
 
 // maxKeys bounds the content of one key.
@@ -427,7 +425,7 @@ func (c *compiler) content(field string, r Ref) (Content, bool) {
 	case err == nil:
 		return content, true
 	case kind == fault.Waiting:
-		c.waiting = true
+		c.unread++
 	case kind == fault.NotFound:
 		c.problemf(ReasonMissing, "%s: %s does not exist; create it, or name another", field, r)
 	case kind == fault.Rejected, kind == fault.Unauthorized:

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	api "github.com/holdfastcd/holdfast/api/holdfast/v1alpha1"
+	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/object"
 	"github.com/holdfastcd/holdfast/internal/trust"
 )
@@ -78,7 +79,11 @@ func (c *compiler) registry(field string, in *api.Registry) trust.Registry {
 	if in.Host == "" || strings.ContainsAny(in.Host, "/@ ") {
 		c.problemf(ReasonInvalid, "%s.host: %q is no name of a registry", field, in.Host)
 	}
-	out.CA = c.keys(field+".ca", in.CA, checkCertificates)
+	if out.CA = c.keys(field+".ca", in.CA); out.CA != nil {
+		if _, err := trust.Certificates(out.CA); err != nil {
+			c.problemf(ReasonKey, "%s.ca: %s", field, fault.From(err).Msg)
+		}
+	}
 	if in.PullSecretRef == nil {
 		return out
 	}

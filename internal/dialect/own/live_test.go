@@ -294,11 +294,7 @@ func TestLivePolicy(t *testing.T) {
 	if a, b := r.demands(t, team), r.demands(t, other); a != nil || len(b) != 1 {
 		t.Errorf("the new selection counts at once: %v, %v", a, b)
 	}
-	r.own.Judged(other.Kind, other.Namespace, other.Name, []string{"live"})
-	r.await(t, "live", "to tell of one that it refuses", func(o *unstructured.Unstructured) bool {
-		n, _, _ := unstructured.NestedInt64(o.Object, "status", "refused")
-		return n == 1 && generation(2)(o) && condition(o, "Ready").reason == ReasonAudited
-	})
+	r.counts(t, other)
 
 	r.remove("live")
 	r.asked(t, "the policy is gone")
@@ -310,6 +306,20 @@ func TestLivePolicy(t *testing.T) {
 	}
 	if n := len(r.entries); n != 0 {
 		t.Errorf("%d entries too many", n)
+	}
+}
+
+// counts has the policy tell of a delivery that it refuses, and of one that it would.
+func (r *rig) counts(t *testing.T, s trust.Subject) {
+	t.Helper()
+	live := []string{"live"}
+	for want, j := range map[[2]int64]judgement{{1, 0}: {refused: live}, {0, 1}: {unproven: live}} {
+		r.own.Judged(s.Kind, s.Namespace, s.Name, j.refused, j.unproven)
+		r.await(t, "live", fmt.Sprint("to count refused and unproven as ", want), func(o *unstructured.Unstructured) bool {
+			refused, _, _ := unstructured.NestedInt64(o.Object, "status", "refused")
+			unproven, told, _ := unstructured.NestedInt64(o.Object, "status", "unproven")
+			return told && want == [2]int64{refused, unproven} && generation(2)(o) && condition(o, "Ready").reason == ReasonAudited
+		})
 	}
 }
 

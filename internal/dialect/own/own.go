@@ -6,19 +6,14 @@ package own
 
 import (
 	"context"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
-	toolscache "k8s.io/client-go/tools/cache"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -30,78 +25,38 @@ import (
 	"github.com/holdfastcd/holdfast/internal/trust"
 )
 
-// Options are what the process adds to the policies.
-type Options struct {
-	// Changed is told that deliveries must prove something else than before, and all
-	// of them need a pass; nil: nobody is. It must not block.
-	Changed func()
-	// Record is given an entry for each change of what is demanded; nil: nobody is.
-	// It must not block.
-	Record func(audit.Entry)
-	// Alive reports whether a delivery, named Kind/namespace/name, still exists; nil:
-	// those that asked do.
-	Alive func(owner string) bool
-}
-
-// Own serves the TrustPolicies of a cluster.
+// Own serves the TrustPolicies of a cluster. Of a delivery that has asked it is told what
+// they say.
 type Own struct {
-	env     *dialect.Env
-	options Options
+	*roster[*current, judgement]
+
 	client  dynamic.Interface
 	keyring *keyring
 	trigger *dialect.Trigger
-	begin   func(context.Context) error // once
-
-	mu       sync.Mutex
-	known    bool                // all policies that were there at the beginning have been read
-	settled  chan struct{}       // closed when they have, with their keys
-	policies map[string]*current // by name
-	subjects map[string]*subject // that have asked, by name
-	made     map[string]trust.Demands
-	wrote    map[string]time.Time // the status of policies, by name
-	swept    time.Time            // when it was last asked which deliveries exist
+	made    map[string]trust.Demands
 }
 
-// current is a policy as it is now.
+// judgement is which policies refuse a delivery, and which would but only audit.
+type judgement struct{ refused, unproven []string }
+
+// current is a policy as it is now; what happened to it is told when its keys have been
+// read.
 type current struct {
 	Compiled
-
-	object *unstructured.Unstructured
-	// what happened to it, and by whom, is told when its keys have been read.
-	what string
-	by   []audit.Person
+	*kept
 }
-
-// subject is a delivery that has asked what it must prove.
-type subject struct {
-	trust.Subject
-
-	told    bool     // how it was judged
-	refused []string // by these policies
-}
-
-// name is how marks and messages name a delivery.
-func name(kind, namespace, name string) string { return kind + "/" + namespace + "/" + name }
 
 // Setup has a manager serve TrustPolicies. They are known once [Own.Start] has
 // returned, or soon after the manager has started. Errors are *fault.Error:
 // NotFound if the cluster does not serve the kind, Unreachable, Internal.
 func Setup(mgr ctrl.Manager, env *dialect.Env, o Options) (*Own, error) {
-	_, err := mgr.GetRESTMapper().RESTMapping(api.GroupVersion.WithKind(api.TrustPolicyKind).GroupKind(), api.GroupVersion.Version)
-	switch {
-	case meta.IsNoMatchError(err):
-		return nil, fault.New(fault.NotFound, "the cluster does not serve %s", api.GroupVersion.WithKind(api.TrustPolicyKind)).
-			WithHint("install the definitions: holdfast install --crds-only")
-	case err != nil:
-		return nil, fault.New(fault.Unreachable, "cannot ask for the kinds of the cluster: %s", err).Because(err)
+	plain, err := serving(mgr, api.TrustPolicyKind)
+	if err != nil {
+		return nil, err
 	}
 	typed, err := kubernetes.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
 	if err != nil {
-		return nil, fault.New(fault.Internal, "cannot make a client: %s", err).Because(err)
-	}
-	plain, err := dynamic.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
-	if err != nil {
-		return nil, fault.New(fault.Internal, "cannot make a client: %s", err).Because(err)
+		return nil, noClient(err)
 	}
 	own := newOwn(env, o, plain, typed)
 	if err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
@@ -123,76 +78,30 @@ func Setup(mgr ctrl.Manager, env *dialect.Env, o Options) (*Own, error) {
 }
 
 func newOwn(env *dialect.Env, o Options, c dynamic.Interface, keys kubernetes.Interface) *Own {
-	if o.Changed == nil {
-		o.Changed = func() {}
-	}
-	if o.Record == nil {
-		o.Record = func(audit.Entry) {}
-	}
-	if o.Alive == nil {
-		o.Alive = func(string) bool { return true }
-	}
-	if env.Log == nil {
-		env.Log = slog.New(slog.DiscardHandler)
-	}
 	own := &Own{
-		env: env, options: o, client: c, trigger: &dialect.Trigger{}, settled: make(chan struct{}),
-		policies: map[string]*current{}, subjects: map[string]*subject{}, made: map[string]trust.Demands{},
-		wrote: map[string]time.Time{}, swept: time.Now(),
+		roster: newRoster[*current, judgement](api.TrustPolicyKind, env, o),
+		client: c, trigger: &dialect.Trigger{}, made: map[string]trust.Demands{},
 	}
+	own.watch, own.waits = own.follow, own.reading
+	own.look = func(name string) { own.trigger.Add(types.NamespacedName{Name: name}, dialect.Untouched) }
 	own.keyring = newKeyring(keys, env.Log, own.keyChanged)
-	var once sync.Once
-	own.begin = func(ctx context.Context) (err error) {
-		once.Do(func() { err = own.watch(ctx) })
-		return err
-	}
 	return own
 }
 
-// settleWithin is how long [Own.Start] waits.
-const settleWithin = 10 * time.Second
-
-// Start reads the policies and the keys that they name, and follows them until ctx
-// ends. It returns when they are known, so that no delivery that begins after it
-// is told to wait; after some seconds, or when ctx ends, it returns without. It
-// needs no running manager.
-func (o *Own) Start(ctx context.Context) error {
-	if err := o.begin(ctx); err != nil {
-		return err
-	}
-	timer := time.NewTimer(settleWithin)
-	defer timer.Stop()
-	select {
-	case <-o.settled:
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return nil
+// follow follows the policies until ctx ends. It returns at once.
+func (o *Own) follow(ctx context.Context) error {
+	o.keyring.run(ctx)
+	return subscribe(ctx, o.client, "trustpolicies", subscriber{seen: o.seen, gone: o.gone, known: o.becomeKnown})
 }
 
-// watch follows the policies until ctx ends. It returns at once.
-func (o *Own) watch(ctx context.Context) error {
-	o.keyring.run(ctx)
-	policies := o.client.Resource(api.GroupVersion.WithResource("trustpolicies"))
-	informer := toolscache.NewSharedIndexInformer(listWatch(policies), &unstructured.Unstructured{}, 0, nil)
-	if err := informer.SetTransform(dialect.Slim); err != nil {
-		return fault.New(fault.Internal, "cannot watch TrustPolicies: %s", err)
-	}
-	registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-		AddFunc:    func(x any) { o.seen(x) },
-		UpdateFunc: func(_, x any) { o.seen(x) },
-		DeleteFunc: o.gone,
-	})
-	if err != nil {
-		return fault.New(fault.Internal, "cannot watch TrustPolicies: %s", err)
-	}
-	go informer.RunWithContext(ctx)
-	go func() {
-		if toolscache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
-			o.becomeKnown()
+// reading reports whether keys have not been read yet. o.mu is held.
+func (o *Own) reading() bool {
+	for _, p := range o.objects {
+		if p.Waiting {
+			return true
 		}
-	}()
-	return nil
+	}
+	return false
 }
 
 // becomeKnown ends the time in which every delivery is refused.
@@ -209,22 +118,6 @@ func (o *Own) becomeKnown() {
 	o.options.Changed()
 }
 
-// settle tells [Own.Start] once everything is known. o.mu is held.
-func (o *Own) settle() {
-	for _, p := range o.policies {
-		if p.Waiting {
-			return
-		}
-	}
-	select {
-	case <-o.settled:
-	default:
-		if o.known {
-			close(o.settled)
-		}
-	}
-}
-
 // Demands returns what a delivery must prove: the policies that select it. Errors
 // are *fault.Error of kind Waiting, while the policies or the keys that they name
 // are not known yet: nothing is delivered until they are.
@@ -237,8 +130,8 @@ func (o *Own) Demands(s trust.Subject) (trust.Demands, error) {
 	o.note(s)
 	var policies []trust.Policy
 	var key strings.Builder
-	for _, name := range slices.Sorted(maps.Keys(o.policies)) {
-		p := o.policies[name]
+	for _, name := range slices.Sorted(maps.Keys(o.objects)) {
+		p := o.objects[name]
 		switch {
 		case !p.Selects(s):
 		case p.Waiting:
@@ -257,44 +150,27 @@ func (o *Own) Demands(s trust.Subject) (trust.Demands, error) {
 }
 
 // seen takes in a policy as it is now.
-func (o *Own) seen(x any) {
-	u, ok := x.(*unstructured.Unstructured)
-	if !ok {
-		return
-	}
+func (o *Own) seen(u *unstructured.Unstructured) {
 	o.mu.Lock()
-	before := o.policies[u.GetName()]
-	if before != nil && before.object.GetUID() == u.GetUID() && before.object.GetGeneration() == u.GetGeneration() {
-		before.object = u // only its status or its metadata moved
+	before, fresh := o.take(u)
+	if fresh == nil {
 		o.mu.Unlock()
 		return
 	}
-	now := &current{Compiled: Compile(u, o.keyring.read), object: u, what: "created", by: dialect.LastWriter(u)}
-	if before != nil && before.object.GetUID() == u.GetUID() {
-		now.what = "changed"
-	}
-	o.policies[u.GetName()] = now
+	now := &current{Compile(u, o.keyring.read), fresh}
+	o.objects[u.GetName()] = now
 	o.keyring.keep(o.refs())
 	o.changed(before, now)
 }
 
 // gone takes in that a policy is deleted.
-func (o *Own) gone(x any) {
-	if tombstone, ok := x.(toolscache.DeletedFinalStateUnknown); ok {
-		x = tombstone.Obj
-	}
-	u, ok := x.(*unstructured.Unstructured)
-	if !ok {
-		return
-	}
+func (o *Own) gone(u *unstructured.Unstructured) {
 	o.mu.Lock()
-	before := o.policies[u.GetName()]
-	if before == nil {
+	before, ok := o.drop(u.GetName())
+	if !ok {
 		o.mu.Unlock()
 		return
 	}
-	delete(o.policies, u.GetName())
-	delete(o.wrote, u.GetName())
 	o.keyring.keep(o.refs())
 	o.changed(before, nil)
 }
@@ -302,20 +178,20 @@ func (o *Own) gone(x any) {
 // keyChanged compiles the policies anew that name what has changed.
 func (o *Own) keyChanged(r Ref, by []audit.Person) {
 	o.mu.Lock()
-	names := slices.Sorted(maps.Keys(o.policies))
+	names := slices.Sorted(maps.Keys(o.objects))
 	o.mu.Unlock()
 	for _, name := range names {
 		o.mu.Lock()
-		before := o.policies[name]
+		before := o.objects[name]
 		if before == nil || !slices.Contains(before.Refs, r) {
 			o.mu.Unlock()
 			continue
 		}
-		now := &current{Compiled: Compile(before.object, o.keyring.read), object: before.object, what: "changed: the content of " + r.String(), by: by}
+		now := &current{Compile(before.object, o.keyring.read), &kept{before.object, "changed: the content of " + r.String(), by}}
 		if before.Waiting {
 			now.what, now.by = before.what, before.by
 		}
-		o.policies[name] = now
+		o.objects[name] = now
 		o.changed(before, now)
 	}
 }
@@ -329,9 +205,9 @@ func (o *Own) changed(before, now *current) {
 	var e audit.Entry
 	if now == nil {
 		// Who deletes an object is not told on it.
-		e = o.entry(before, "deleted", nil)
+		e = o.entry(before.kept, "deleted", nil, before.stands())
 	} else {
-		e = o.entry(now, now.what, now.by)
+		e = o.entry(now.kept, now.what, now.by, now.stands())
 		tell = tell && !now.Waiting
 		o.trigger.Add(types.NamespacedName{Name: now.Policy.Name}, dialect.Normal)
 	}
@@ -346,7 +222,7 @@ func (o *Own) changed(before, now *current) {
 // refs are what the policies name. o.mu is held.
 func (o *Own) refs() map[Ref]bool {
 	named := map[Ref]bool{}
-	for _, p := range o.policies {
+	for _, p := range o.objects {
 		for _, r := range p.Refs {
 			named[r] = true
 		}

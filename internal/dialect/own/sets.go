@@ -4,20 +4,16 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	kschema "k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/metadata"
-	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 
@@ -34,15 +30,8 @@ import (
 
 // SetOptions are what the process adds to PolicySets. Only Policies is needed.
 type SetOptions struct {
-	// Changed is told that deliveries are judged by something else than before, and all
-	// of them need a pass; nil: nobody is. It must not block.
-	Changed func()
-	// Record is given an entry for each change of what is judged by; nil: nobody is. It
-	// must not block.
-	Record func(audit.Entry)
-	// Alive reports whether a delivery, named Kind/namespace/name, still exists; nil:
-	// those that asked do.
-	Alive func(owner string) bool
+	Options
+
 	// Policies tell whether a set can be judged by at all.
 	Policies delivery.Policies
 	// Credential reads what a Secret holds for the address of a source: a Git repository's,
@@ -58,24 +47,17 @@ type SetOptions struct {
 }
 
 // PolicySets serves the PolicySets of a cluster: which policies a delivery is judged by,
-// and how each set stands.
+// and how each set stands. Of a delivery that has asked it is told what they say.
 type PolicySets struct {
-	env     *dialect.Env
-	options SetOptions
-	client  dynamic.Interface
-	bare    metadata.Interface // of objects' metadata
-	queue   workqueue.TypedDelayingInterface[string]
-	begin   func(context.Context) error // once
-	lists   *clusterLists
+	*roster[*currentSet, delivery.Ruling]
 
-	mu       sync.Mutex
-	known    bool
-	settled  chan struct{}
-	sets     map[string]*currentSet
-	subjects map[string]*ruledSubject
+	given  SetOptions
+	client dynamic.Interface
+	bare   metadata.Interface // of objects' metadata
+	queue  workqueue.TypedDelayingInterface[string]
+	lists  *clusterLists
+
 	made     map[string]policy.Sets
-	wrote    map[string]time.Time
-	swept    time.Time
 	spaces   map[string]map[string]string // labels of namespaces; nil while nobody asks
 	spacious func() bool                  // they are known
 }
@@ -83,12 +65,10 @@ type PolicySets struct {
 // currentSet is a set as it is now.
 type currentSet struct {
 	CompiledSet
+	*kept
 
-	object *unstructured.Unstructured
-	read   []*reading // of each source
-	what   string     // happened to it
-	by     []audit.Person
-	told   string // what was recorded of it last
+	read []*reading // of each source
+	told string     // what was recorded of it last
 
 	now     policy.Set // with all that was read
 	version string     // of now
@@ -99,102 +79,40 @@ type currentSet struct {
 	probed  string     // version that flaw is about
 }
 
-// ruledSubject is a delivery that has asked what it is judged by.
-type ruledSubject struct {
-	trust.Subject
-
-	ruling *delivery.Ruling // nil: it was not judged yet
-}
-
 // SetupPolicySets makes what serves PolicySets. They are known once [PolicySets.Start]
 // has returned. Errors are *fault.Error: NotFound if the cluster does not serve the kind,
 // Unreachable, Internal.
 func SetupPolicySets(mgr ctrl.Manager, env *dialect.Env, o SetOptions) (*PolicySets, error) {
-	_, err := mgr.GetRESTMapper().RESTMapping(api.GroupVersion.WithKind(api.PolicySetKind).GroupKind(), api.GroupVersion.Version)
-	switch {
-	case meta.IsNoMatchError(err):
-		return nil, fault.New(fault.NotFound, "the cluster does not serve %s", api.GroupVersion.WithKind(api.PolicySetKind)).
-			WithHint("install the definitions: holdfast install --crds-only")
-	case err != nil:
-		return nil, fault.New(fault.Unreachable, "cannot ask for the kinds of the cluster: %s", err).Because(err)
-	}
-	plain, err := dynamic.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	plain, err := serving(mgr, api.PolicySetKind)
 	if err != nil {
-		return nil, fault.New(fault.Internal, "cannot make a client: %s", err).Because(err)
+		return nil, err
 	}
 	bare, err := metadata.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
 	if err != nil {
-		return nil, fault.New(fault.Internal, "cannot make a client: %s", err).Because(err)
+		return nil, noClient(err)
 	}
 	return newPolicySets(env, o, plain, bare), nil
 }
 
 func newPolicySets(env *dialect.Env, o SetOptions, c dynamic.Interface, bare metadata.Interface) *PolicySets {
-	if o.Changed == nil {
-		o.Changed = func() {}
-	}
-	if o.Record == nil {
-		o.Record = func(audit.Entry) {}
-	}
-	if o.Alive == nil {
-		o.Alive = func(string) bool { return true }
-	}
 	if o.Served == nil {
 		o.Served = func(kschema.GroupKind) (schema.Kind, bool) { return schema.Kind{}, false }
 	}
-	if env.Log == nil {
-		env.Log = slog.New(slog.DiscardHandler)
-	}
 	p := &PolicySets{
-		env: env, options: o, client: c, bare: bare, settled: make(chan struct{}),
-		queue: workqueue.NewTypedDelayingQueue[string](),
-		sets:  map[string]*currentSet{}, subjects: map[string]*ruledSubject{}, made: map[string]policy.Sets{},
-		wrote: map[string]time.Time{}, swept: time.Now(),
+		roster: newRoster[*currentSet, delivery.Ruling](api.PolicySetKind, env, o.Options),
+		given:  o, client: c, bare: bare, queue: workqueue.NewTypedDelayingQueue[string](), made: map[string]policy.Sets{},
 	}
+	p.watch, p.waits = p.follow, p.reading
+	p.look = func(name string) { p.queue.AddAfter(name, 100*time.Millisecond) }
 	p.lists = newClusterLists(c, o.Served, p.All)
-	var once sync.Once
-	p.begin = func(ctx context.Context) (err error) {
-		once.Do(func() { err = p.watch(ctx) })
-		return err
-	}
 	return p
-}
-
-// Start reads the sets and their sources, and follows them until ctx ends. It returns
-// when they are known, so that no delivery that begins after it is told to wait; after
-// some seconds, or when ctx ends, it returns without.
-func (p *PolicySets) Start(ctx context.Context) error {
-	if err := p.begin(ctx); err != nil {
-		return err
-	}
-	timer := time.NewTimer(settleWithin)
-	defer timer.Stop()
-	select {
-	case <-p.settled:
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return nil
 }
 
 // readers is how many sets are read at once.
 const readers = 2
 
-// watch follows the sets until ctx ends. It returns at once.
-func (p *PolicySets) watch(ctx context.Context) error {
-	informer := toolscache.NewSharedIndexInformer(listWatch(p.client.Resource(api.GroupVersion.WithResource("policysets"))), &unstructured.Unstructured{}, 0, nil)
-	if err := informer.SetTransform(dialect.Slim); err != nil {
-		return fault.New(fault.Internal, "cannot watch PolicySets: %s", err)
-	}
-	registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-		AddFunc:    func(x any) { p.seen(ctx, x) },
-		UpdateFunc: func(_, x any) { p.seen(ctx, x) },
-		DeleteFunc: func(x any) { p.gone(ctx, x) },
-	})
-	if err != nil {
-		return fault.New(fault.Internal, "cannot watch PolicySets: %s", err)
-	}
-	go informer.RunWithContext(ctx)
+// follow follows the sets until ctx ends. It returns at once.
+func (p *PolicySets) follow(ctx context.Context) error {
 	for range readers {
 		go p.work(ctx)
 	}
@@ -202,16 +120,17 @@ func (p *PolicySets) watch(ctx context.Context) error {
 		<-ctx.Done()
 		p.queue.ShutDown()
 	}()
-	go func() {
-		if toolscache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
+	return subscribe(ctx, p.client, "policysets", subscriber{
+		seen: func(u *unstructured.Unstructured) { p.seen(ctx, u) },
+		gone: func(u *unstructured.Unstructured) { p.gone(ctx, u) },
+		known: func() {
 			p.mu.Lock()
 			p.known = true
 			p.settle()
 			p.mu.Unlock()
 			p.options.Changed()
-		}
-	}()
-	return nil
+		},
+	})
 }
 
 // work reads sets, one after the other, and tells how they stand.
@@ -233,7 +152,7 @@ func (p *PolicySets) work(ctx context.Context) {
 func (p *PolicySets) All() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for name := range p.sets {
+	for name := range p.objects {
 		p.queue.Add(name)
 	}
 }
@@ -256,7 +175,7 @@ func (p *PolicySets) Offered(name types.NamespacedName) {
 func (p *PolicySets) someOf(wanted func(SetSource) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for name, s := range p.sets {
+	for name, s := range p.objects {
 		if slices.ContainsFunc(s.Sources, wanted) {
 			p.queue.Add(name)
 		}
@@ -267,29 +186,24 @@ func (p *PolicySets) someOf(wanted func(SetSource) bool) {
 func (p *PolicySets) Exists(name string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.sets[name] != nil
+	return p.objects[name] != nil
 }
 
-// settle tells [PolicySets.Start] once everything was tried. p.mu is held.
-func (p *PolicySets) settle() {
-	if len(p.sets) > 0 && (p.spacious == nil || !p.spacious()) {
-		return
+// reading reports whether a source, or the namespaces, were not tried yet. p.mu is held.
+func (p *PolicySets) reading() bool {
+	if len(p.objects) > 0 && !p.placed() {
+		return true
 	}
-	for _, s := range p.sets {
-		for _, r := range s.read {
-			if !r.tried {
-				return
-			}
+	for _, s := range p.objects {
+		if slices.ContainsFunc(s.read, func(r *reading) bool { return !r.tried }) {
+			return true
 		}
 	}
-	select {
-	case <-p.settled:
-	default:
-		if p.known {
-			close(p.settled)
-		}
-	}
+	return false
 }
+
+// placed reports whether the namespaces are known. p.mu is held.
+func (p *PolicySets) placed() bool { return p.spacious != nil && p.spacious() }
 
 // selected are the sets that select a delivery, by name. Errors are Waiting. p.mu is held.
 func (p *PolicySets) selected(s trust.Subject) ([]policy.Set, error) {
@@ -297,8 +211,8 @@ func (p *PolicySets) selected(s trust.Subject) ([]policy.Set, error) {
 		return nil, fault.New(fault.Waiting, "the PolicySets are not known yet")
 	}
 	var sets []policy.Set
-	for _, name := range slices.Sorted(maps.Keys(p.sets)) {
-		c := p.sets[name]
+	for _, name := range slices.Sorted(maps.Keys(p.objects)) {
+		c := p.objects[name]
 		switch {
 		case !c.Selects(s), c.idle:
 		case c.waiting != "":
@@ -327,7 +241,7 @@ func (p *PolicySets) Sets(s trust.Subject) (policy.Sets, error) {
 	for _, set := range sets {
 		key.WriteString(set.Name + "\n")
 	}
-	if len(sets) > 0 && (p.spacious == nil || !p.spacious()) {
+	if len(sets) > 0 && !p.placed() {
 		return policy.Sets{}, fault.New(fault.Waiting, "the namespaces are not known yet")
 	}
 	all, ok := p.made[key.String()]
@@ -339,26 +253,21 @@ func (p *PolicySets) Sets(s trust.Subject) (policy.Sets, error) {
 }
 
 // seen takes in a set as it is now.
-func (p *PolicySets) seen(ctx context.Context, x any) {
-	u, ok := x.(*unstructured.Unstructured)
-	if !ok {
-		return
-	}
+func (p *PolicySets) seen(ctx context.Context, u *unstructured.Unstructured) {
 	p.mu.Lock()
-	before := p.sets[u.GetName()]
-	if before != nil && before.object.GetUID() == u.GetUID() && before.object.GetGeneration() == u.GetGeneration() {
-		before.object = u // only its status or its metadata moved
+	before, fresh := p.take(u)
+	if fresh == nil {
 		p.mu.Unlock()
 		return
 	}
-	next := &currentSet{CompiledSet: CompilePolicySet(u, p.now()), object: u, what: "created", by: dialect.LastWriter(u)}
+	next := &currentSet{CompiledSet: CompilePolicySet(u, p.now()), kept: fresh}
 	if before != nil && before.object.GetUID() == u.GetUID() {
-		next.what, next.told = "changed", before.told
+		next.told = before.told
 	}
 	for _, s := range next.Sources {
 		next.read = append(next.read, before.reading(s))
 	}
-	p.sets[u.GetName()] = next
+	p.objects[u.GetName()] = next
 	p.lists.keep(ctx, p.asked())
 	p.watchNamespaces(ctx)
 	tell := p.assemble(next)
@@ -368,25 +277,16 @@ func (p *PolicySets) seen(ctx context.Context, x any) {
 }
 
 // gone takes in that a set is deleted.
-func (p *PolicySets) gone(ctx context.Context, x any) {
-	if tombstone, ok := x.(toolscache.DeletedFinalStateUnknown); ok {
-		x = tombstone.Obj
-	}
-	u, ok := x.(*unstructured.Unstructured)
-	if !ok {
-		return
-	}
+func (p *PolicySets) gone(ctx context.Context, u *unstructured.Unstructured) {
 	p.mu.Lock()
-	before := p.sets[u.GetName()]
-	delete(p.sets, u.GetName())
-	delete(p.wrote, u.GetName())
+	before, ok := p.drop(u.GetName())
 	clear(p.made)
 	p.lists.keep(ctx, p.asked())
 	p.settle()
-	known := p.known
+	tell := ok && p.known
 	p.mu.Unlock()
-	if before != nil && known {
-		p.options.Record(p.entry(before, "deleted", nil))
+	if tell {
+		p.options.Record(p.entry(before.kept, "deleted", nil, before.judges()))
 		p.options.Changed()
 	}
 }
@@ -394,7 +294,7 @@ func (p *PolicySets) gone(ctx context.Context, x any) {
 // asked are the kinds of policies in the cluster that sets take in. p.mu is held.
 func (p *PolicySets) asked() []string {
 	var all []string
-	for _, s := range p.sets {
+	for _, s := range p.objects {
 		all = append(all, s.Cluster...)
 	}
 	slices.Sort(all)
@@ -419,7 +319,7 @@ func (p *PolicySets) assemble(c *currentSet) (tell func()) {
 	entry, news := audit.Entry{}, c.waiting == "" && c.told != version
 	if news {
 		c.told = version
-		entry = p.entry(c, c.what, c.by)
+		entry = p.entry(c.kept, c.what, c.by, c.judges())
 		c.what, c.by = "its sources changed", nil
 	}
 	return func() {
@@ -457,8 +357,8 @@ func (c *currentSet) gather(lists *clusterLists) {
 	c.idle = broken == "" && c.waiting == "" && len(c.now.Documents)+len(c.now.Builtins) == 0
 }
 
-// entry is what the audit log holds of a change of a set.
-func (p *PolicySets) entry(c *currentSet, what string, by []audit.Person) audit.Entry {
+// judges says what a set does, and identifies what it judges by.
+func (c *currentSet) judges() string {
 	mode := api.ModeEnforce
 	if c.now.Warn {
 		mode = api.ModeWarn
@@ -466,15 +366,5 @@ func (p *PolicySets) entry(c *currentSet, what string, by []audit.Person) audit.
 	if c.now.Broken != "" {
 		mode += ", broken"
 	}
-	return audit.Entry{
-		Time: p.now(), Action: audit.Policy, Delivery: name(api.PolicySetKind, "", c.object.GetName()), UID: string(c.object.GetUID()), Who: by,
-		Reason: fmt.Sprintf("%s: generation %d, %s, judges by %s at revision %s", what, c.object.GetGeneration(), mode, c.version, c.now.Revision),
-	}
-}
-
-func (p *PolicySets) now() time.Time {
-	if p.env.Clock == nil {
-		return time.Now()
-	}
-	return p.env.Clock()
+	return fmt.Sprintf("%s, judges by %s at revision %s", mode, c.version, c.now.Revision)
 }

@@ -98,8 +98,8 @@ func newSetRig(t *testing.T) *setRig {
 	}
 	env := &dialect.Env{Client: mgr.GetClient(), Clock: time.Now, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	r.sets, err = SetupPolicySets(mgr, env, SetOptions{
-		Changed: func() { r.changed <- struct{}{} }, Record: func(e audit.Entry) { r.entries <- e }, Policies: compiles{},
-		Repository: r.offered.repository, Verify: r.offered.verify,
+		Options:  Options{Changed: func() { r.changed <- struct{}{} }, Record: func(e audit.Entry) { r.entries <- e }},
+		Policies: compiles{}, Repository: r.offered.repository, Verify: r.offered.verify,
 		Served: r.resource,
 	})
 	if err != nil {

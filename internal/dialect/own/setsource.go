@@ -58,17 +58,19 @@ func (c *currentSet) reading(s SetSource) *reading {
 func (p *PolicySets) refresh(ctx context.Context, name string) time.Duration {
 	p.sweep()
 	p.mu.Lock()
-	c := p.sets[name]
-	p.mu.Unlock()
+	c := p.objects[name]
 	if c == nil {
+		p.mu.Unlock()
 		return 0
 	}
+	subject := trust.Subject{Kind: api.PolicySetKind, Name: name, Labels: c.object.GetLabels()}
+	p.mu.Unlock()
 	again := recount
 	for _, r := range c.read {
-		again = min(again, p.fetch(ctx, c, r))
+		again = min(again, p.fetch(ctx, subject, r))
 	}
 	p.mu.Lock()
-	if p.sets[name] != c { // it changed meanwhile, and is in the queue
+	if p.objects[name] != c { // it changed meanwhile, and is in the queue
 		p.mu.Unlock()
 		return 0
 	}
@@ -80,10 +82,10 @@ func (p *PolicySets) refresh(ctx context.Context, name string) time.Duration {
 	return min(again, p.tell(ctx, name))
 }
 
-// fetch reads a source, and returns when to do it again. Of one that cannot be had, what
-// was read before stands.
-func (p *PolicySets) fetch(ctx context.Context, c *currentSet, r *reading) time.Duration {
-	documents, commit, err := p.readSource(ctx, c, r)
+// fetch reads a source of a set, and returns when to do it again. Of one that cannot be
+// had, what was read before stands.
+func (p *PolicySets) fetch(ctx context.Context, set trust.Subject, r *reading) time.Duration {
+	documents, commit, err := p.readSource(ctx, set, r)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r.tried = true
@@ -92,7 +94,7 @@ func (p *PolicySets) fetch(ctx context.Context, c *currentSet, r *reading) time.
 		return r.of.Interval
 	}
 	if r.err == nil || r.err.Error() != err.Error() {
-		p.env.Log.Warn("policies cannot be read; what was read before stands", "policyset", c.object.GetName(), "source", r.of.String(), "error", err.Error())
+		p.env.Log.Warn("policies cannot be read; what was read before stands", "policyset", set.Name, "source", r.of.String(), "error", err.Error())
 	}
 	if r.err == nil {
 		r.since = p.now()
@@ -106,14 +108,14 @@ func (p *PolicySets) fetch(ctx context.Context, c *currentSet, r *reading) time.
 
 // readSource brings the newest policies of a source, once they have proven what
 // TrustPolicies demand of the set.
-func (p *PolicySets) readSource(ctx context.Context, c *currentSet, r *reading) ([]policy.Document, string, error) {
-	revision, address, err := p.revision(ctx, c.object.GetName(), r.of)
+func (p *PolicySets) readSource(ctx context.Context, set trust.Subject, r *reading) ([]policy.Document, string, error) {
+	revision, address, err := p.revision(ctx, set.Name, r.of)
 	if err != nil {
 		return nil, "", err
 	}
-	if p.options.Verify != nil {
-		subject := trust.Subject{Kind: api.PolicySetKind, Name: c.object.GetName(), Labels: c.object.GetLabels(), Repository: address}
-		if err := p.options.Verify(ctx, revision, subject, r.commit); err != nil {
+	if p.given.Verify != nil {
+		set.Repository = address
+		if err := p.given.Verify(ctx, revision, set, r.commit); err != nil {
 			return nil, "", err
 		}
 	}
@@ -126,10 +128,10 @@ func (p *PolicySets) readSource(ctx context.Context, c *currentSet, r *reading) 
 
 func (p *PolicySets) revision(ctx context.Context, set string, s SetSource) (source.Revision, string, error) {
 	if s.Repository.Name != "" {
-		if p.options.Repository == nil {
+		if p.given.Repository == nil {
 			return source.Revision{}, "", fault.New(fault.NotFound, "no GitRepository is known here")
 		}
-		return p.options.Repository(ctx, s.Repository)
+		return p.given.Repository(ctx, s.Repository)
 	}
 	request := source.Request{URL: cmp.Or(s.Place, s.URL), Ref: s.Ref, Tenant: "policyset " + set}
 	if s.Place == "" {
@@ -138,11 +140,11 @@ func (p *PolicySets) revision(ctx context.Context, set string, s SetSource) (sou
 		}
 	}
 	if s.Secret != (types.NamespacedName{}) {
-		if p.options.Credential == nil {
+		if p.given.Credential == nil {
 			return source.Revision{}, "", fault.New(fault.Unauthorized, "no Secret can be read here")
 		}
 		var err error
-		if request.Credential, err = p.options.Credential(ctx, request.URL, s.Secret); err != nil {
+		if request.Credential, err = p.given.Credential(ctx, request.URL, s.Secret); err != nil {
 			return source.Revision{}, "", err
 		}
 	}
@@ -156,10 +158,10 @@ func (p *PolicySets) probe(ctx context.Context, c *currentSet) {
 	p.mu.Lock()
 	set, version, known := c.now, c.version, c.probed == c.version || c.waiting != "" || c.now.Broken != ""
 	p.mu.Unlock()
-	if known || p.options.Policies == nil {
+	if known || p.given.Policies == nil {
 		return
 	}
-	flaw, ok := probe(ctx, p.options.Policies, set, p.now())
+	flaw, ok := probe(ctx, p.given.Policies, set, p.now())
 	if !ok {
 		return // it says nothing of the set
 	}

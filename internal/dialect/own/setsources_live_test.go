@@ -110,7 +110,7 @@ func TestLivePolicyPlaces(t *testing.T) {
 	}
 	r := newSetRig(t)
 	r.sets.env.Hub = source.NewHub(source.Schemes{OCI: oci.New(oci.Options{}), Bucket: bucket.New(bucket.Options{})}, time.Now)
-	r.sets.options.Credential = func(_ context.Context, url string, secret types.NamespacedName) (source.Credential, error) {
+	r.sets.given.Credential = func(_ context.Context, url string, secret types.NamespacedName) (source.Credential, error) {
 		if !source.IsBucket(url) {
 			return source.Credential{}, fault.New(fault.Internal, "it is asked for %s", url)
 		}

@@ -3,22 +3,17 @@ package own
 import (
 	"context"
 	"fmt"
-	"maps"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 
 	api "github.com/holdfastcd/holdfast/api/holdfast/v1alpha1"
 	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/policy"
 	"github.com/holdfastcd/holdfast/internal/policy/installed"
-	"github.com/holdfastcd/holdfast/internal/trust"
 )
 
 // maxFailing bounds the deliveries that a status names, and maxFinding what it says of one.
@@ -26,21 +21,6 @@ const (
 	maxFailing = 20
 	maxFinding = 500
 )
-
-// note remembers that a delivery has asked. p.mu is held.
-func (p *PolicySets) note(s trust.Subject) {
-	key := name(s.Kind, s.Namespace, s.Name)
-	known := p.subjects[key]
-	if known == nil {
-		known = &ruledSubject{}
-		p.subjects[key] = known
-	} else if reflect.DeepEqual(known.Subject, s) {
-		return
-	}
-	s.Labels = maps.Clone(s.Labels)
-	known.Subject = s
-	p.recount()
-}
 
 // Ruled tells what policies say of a delivery at present.
 func (p *PolicySets) Ruled(id delivery.ID, r delivery.Ruling) {
@@ -53,53 +33,21 @@ func (p *PolicySets) Ruled(id delivery.ID, r delivery.Ruling) {
 	r.Verdicts = slices.DeleteFunc(slices.Clone(r.Verdicts), func(v policy.Verdict) bool { return v.Outcome == policy.Pass })
 	const most = 100 // of a delivery; the status names the first
 	r.Verdicts, r.Excused = r.Verdicts[:min(len(r.Verdicts), most)], nil
-	s.ruling = &r
+	s.told = &r
 	p.recount()
-}
-
-// recount has the status of all sets be looked at, together. p.mu is held.
-func (p *PolicySets) recount() {
-	for name := range p.sets {
-		p.queue.AddAfter(name, 100*time.Millisecond)
-	}
-}
-
-// sweep forgets deliveries that are gone, now and then.
-func (p *PolicySets) sweep() {
-	p.mu.Lock()
-	if p.now().Sub(p.swept) < recount {
-		p.mu.Unlock()
-		return
-	}
-	p.swept = p.now()
-	asked := slices.Collect(maps.Keys(p.subjects))
-	p.mu.Unlock()
-	for _, key := range asked {
-		if p.options.Alive(key) {
-			continue
-		}
-		p.mu.Lock()
-		delete(p.subjects, key)
-		p.mu.Unlock()
-	}
 }
 
 // count fills in how many deliveries a set is for, and what it says of them. p.mu is held.
 func (p *PolicySets) count(c *currentSet, status *api.PolicySetStatus) {
 	var refused, warned int64
-	judged := false
 	status.Selected, status.Refused, status.Warned, status.Failing = 0, nil, nil, nil
-	for _, key := range slices.Sorted(maps.Keys(p.subjects)) {
-		s := p.subjects[key]
-		if !c.Selects(s.Subject) {
-			continue
-		}
+	for key, s := range p.askers(c) {
 		status.Selected++
-		if s.ruling == nil || !slices.Contains(s.ruling.Sets, c.now.Name) {
+		if s.told == nil || !slices.Contains(s.told.Sets, c.now.Name) {
 			continue
 		}
-		judged = true
-		failing := failingOf(key, c.now.Name, s.ruling)
+		status.Refused, status.Warned = &refused, &warned
+		failing := failingOf(key, c.now.Name, s.told)
 		switch failing.Outcome {
 		case "":
 			continue
@@ -111,9 +59,6 @@ func (p *PolicySets) count(c *currentSet, status *api.PolicySetStatus) {
 		if len(status.Failing) < maxFailing {
 			status.Failing = append(status.Failing, failing)
 		}
-	}
-	if judged {
-		status.Refused, status.Warned = &refused, &warned
 	}
 }
 
@@ -140,40 +85,15 @@ func failingOf(key, set string, r *delivery.Ruling) api.FailingDelivery {
 }
 
 // tell writes the status of a set, if it says something else than before. It returns when
-// to look again.
+// to look again; 0: when somebody asks.
 func (p *PolicySets) tell(ctx context.Context, name string) time.Duration {
-	p.mu.Lock()
-	c := p.sets[name]
-	if c == nil {
-		p.mu.Unlock()
-		return recount
-	}
-	if soon := together - p.now().Sub(p.wrote[name]); soon > 0 {
-		p.mu.Unlock()
-		return soon
-	}
-	u := c.object
-	before := &api.PolicySet{}
-	status, there := u.Object["status"]
-	if there {
-		// What cannot be read is replaced.
-		_ = runtime.DefaultUnstructuredConverter.FromUnstructured(map[string]any{"status": status}, before)
-	}
-	after := before.DeepCopy()
-	after.Status.ObservedGeneration, after.Status.Revision = u.GetGeneration(), c.now.Revision
-	p.count(c, &after.Status)
-	p.conditions(&after.Status.Conditions, c)
-	p.mu.Unlock()
-	if p.env.Client == nil || there && reflect.DeepEqual(before.Status, after.Status) {
-		return recount
-	}
-	p.mu.Lock()
-	p.wrote[name] = p.now()
-	p.mu.Unlock()
-	err := patchStatus(ctx, p.env.Client, api.PolicySetKind, name, &before.Status, &after.Status, before.Status.ObservedGeneration == 0)
-	switch {
-	case err == nil, apierrors.IsNotFound(err), apierrors.IsForbidden(err) && p.env.Observe: // who only observes has no right to write
-		return recount
+	again, err := writeStatus(ctx, p.roster, name, func(c *currentSet, status *api.PolicySetStatus) {
+		status.ObservedGeneration, status.Revision = c.object.GetGeneration(), c.now.Revision
+		p.count(c, status)
+		p.conditions(&status.Conditions, c)
+	})
+	if err == nil {
+		return again
 	}
 	p.env.Log.Warn("the status of a PolicySet cannot be written", "policyset", name, "error", err.Error())
 	return 5 * time.Second

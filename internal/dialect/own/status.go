@@ -3,7 +3,6 @@ package own
 import (
 	"context"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"time"
@@ -11,14 +10,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	api "github.com/holdfastcd/holdfast/api/holdfast/v1alpha1"
 	"github.com/holdfastcd/holdfast/internal/dialect"
-	"github.com/holdfastcd/holdfast/internal/trust"
 )
 
 const (
@@ -30,126 +28,44 @@ const (
 	maxMessage = 8 << 10
 )
 
-// note remembers that a delivery has asked. o.mu is held.
-func (o *Own) note(s trust.Subject) {
-	key := name(s.Kind, s.Namespace, s.Name)
-	known := o.subjects[key]
-	if known == nil {
-		known = &subject{}
-		o.subjects[key] = known
-	} else if reflect.DeepEqual(known.Subject, s) {
-		return
+// writeStatus has the status of an object say what fill makes of it, if that is something
+// else than before; mu is held while it does. It returns when to look again; 0: when
+// somebody asks. Errors are those of the API server.
+func writeStatus[S any, O held, T any](ctx context.Context, r *roster[O, T], of string, fill func(O, *S)) (time.Duration, error) {
+	r.mu.Lock()
+	o, ok := r.objects[of]
+	if !ok {
+		r.mu.Unlock()
+		return 0, nil
 	}
-	s.Labels = maps.Clone(s.Labels)
-	known.Subject = s
-	o.recount()
-}
-
-// Judged tells which policies refuse a delivery at present; none: it was judged,
-// and is not refused.
-func (o *Own) Judged(kind, namespace, of string, refused []string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	s := o.subjects[name(kind, namespace, of)]
-	if s == nil || s.told && slices.Equal(s.refused, refused) {
-		return
+	if soon := together - r.now().Sub(r.wrote[of]); soon > 0 {
+		r.mu.Unlock()
+		return soon, nil
 	}
-	s.told, s.refused = true, slices.Clone(refused)
-	o.recount()
-}
-
-// recount has the status of all policies be looked at. o.mu is held.
-func (o *Own) recount() {
-	for name := range o.policies {
-		o.trigger.Add(types.NamespacedName{Name: name}, dialect.Untouched)
-	}
-}
-
-// count says how many deliveries a policy is for, and how many it refuses; nil if
-// none of them was judged. o.mu is held.
-func (o *Own) count(p *current) (selected int64, refused *int64) {
-	n := int64(0)
-	for _, s := range o.subjects {
-		if !p.Selects(s.Subject) {
-			continue
-		}
-		selected++
-		if s.told {
-			refused = &n
-		}
-		if slices.Contains(s.refused, p.Policy.Name) {
-			n++
-		}
-	}
-	return selected, refused
-}
-
-// sweep forgets deliveries that are gone, now and then.
-func (o *Own) sweep() {
-	o.mu.Lock()
-	if o.now().Sub(o.swept) < recount {
-		o.mu.Unlock()
-		return
-	}
-	o.swept = o.now()
-	asked := slices.Collect(maps.Keys(o.subjects))
-	o.mu.Unlock()
-	for _, key := range asked {
-		if o.options.Alive(key) {
-			continue
-		}
-		o.mu.Lock()
-		delete(o.subjects, key)
-		o.mu.Unlock()
-	}
-}
-
-// reconcile writes the status of a policy, if it says something else than before.
-func (o *Own) reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
-	o.sweep()
-	o.mu.Lock()
-	p := o.policies[req.Name]
-	if p == nil {
-		o.mu.Unlock()
-		return reconcile.Result{}, nil
-	}
-	if soon := together - o.now().Sub(o.wrote[req.Name]); soon > 0 {
-		o.mu.Unlock()
-		return reconcile.Result{RequeueAfter: soon}, nil
-	}
-	u, compiled := p.object, p.Compiled
-	selected, refused := o.count(p)
-	o.mu.Unlock()
-	before := &api.TrustPolicy{}
-	if status, ok := u.Object["status"]; ok {
+	var before, after S
+	status, there := o.last().object.Object["status"]
+	if fields, ok := status.(map[string]any); ok {
 		// What cannot be read is replaced.
-		_ = runtime.DefaultUnstructuredConverter.FromUnstructured(map[string]any{"status": status}, before)
+		_ = runtime.DefaultUnstructuredConverter.FromUnstructured(fields, &before)
+		_ = runtime.DefaultUnstructuredConverter.FromUnstructured(fields, &after)
 	}
-	after := before.DeepCopy()
-	after.Status.ObservedGeneration = u.GetGeneration()
-	after.Status.Selected, after.Status.Refused = selected, refused
-	o.conditions(&after.Status.Conditions, compiled, u.GetGeneration())
-	again := reconcile.Result{RequeueAfter: recount}
-	_, there := u.Object["status"]
-	if o.env.Client == nil || there && reflect.DeepEqual(before.Status, after.Status) {
-		return again, nil
+	fill(o, &after)
+	same := there && reflect.DeepEqual(before, after)
+	if same || r.env.Client == nil {
+		r.mu.Unlock()
+		return recount, nil
 	}
-	o.mu.Lock()
-	o.wrote[req.Name] = o.now()
-	o.mu.Unlock()
-	err := o.write(ctx, before, after, u.GetName())
-	if apierrors.IsForbidden(err) && o.env.Observe {
-		return again, nil // who only observes has no right to write
+	r.wrote[of] = r.now()
+	r.mu.Unlock()
+	err := patchStatus(ctx, r.env.Client, blank(r.kind, of), &before, &after)
+	if apierrors.IsForbidden(err) && r.env.Observe {
+		err = nil // who only observes has no right to write
 	}
-	return again, client.IgnoreNotFound(err)
+	return recount, client.IgnoreNotFound(err)
 }
 
-func (o *Own) write(ctx context.Context, before, after *api.TrustPolicy, name string) error {
-	return patchStatus(ctx, o.env.Client, api.TrustPolicyKind, name, &before.Status, &after.Status, before.Status.ObservedGeneration == 0)
-}
-
-// patchStatus writes what a status says now and did not before; first: there was none.
-func patchStatus(ctx context.Context, c client.Client, kind, name string, before, after any, first bool) error {
+// patchStatus writes what the status of an object says now and did not before.
+func patchStatus(ctx context.Context, c client.Client, u *unstructured.Unstructured, before, after any) error {
 	status, err := runtime.DefaultUnstructuredConverter.ToUnstructured(after)
 	if err != nil {
 		return err
@@ -158,12 +74,64 @@ func patchStatus(ctx context.Context, c client.Client, kind, name string, before
 	if err != nil {
 		return err
 	}
-	base, next := blank(kind, name), blank(kind, name)
-	base.Object["status"], next.Object["status"] = old, status
-	if first {
-		delete(base.Object, "status")
+	var from any
+	if old["observedGeneration"] != nil { // else there was none
+		from = old
 	}
-	return c.Status().Patch(ctx, next, client.MergeFrom(base), client.FieldOwner(dialect.StatusManager))
+	patch, err := dialect.StatusPatch(from, status)
+	if err != nil {
+		return err
+	}
+	return c.Status().Patch(ctx, u, patch, client.FieldOwner(dialect.StatusManager))
+}
+
+// blank returns an object of one of Holdfast's kinds, of a name.
+func blank(kind, name string) *unstructured.Unstructured {
+	u := &unstructured.Unstructured{}
+	u.SetGroupVersionKind(api.GroupVersion.WithKind(kind))
+	u.SetName(name)
+	return u
+}
+
+// Judged tells which policies refuse a delivery at present, and which would but only
+// audit; none: it was judged, and proved what they demand.
+func (o *Own) Judged(kind, namespace, of string, refused, unproven []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := o.subjects[name(kind, namespace, of)]
+	if s == nil || s.told != nil && slices.Equal(s.told.refused, refused) && slices.Equal(s.told.unproven, unproven) {
+		return
+	}
+	s.told = &judgement{slices.Clone(refused), slices.Clone(unproven)}
+	o.recount()
+}
+
+// reconcile writes the status of a policy, if it says something else than before.
+func (o *Own) reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	o.sweep()
+	again, err := writeStatus(ctx, o.roster, req.Name, o.status)
+	return reconcile.Result{RequeueAfter: again}, err
+}
+
+// status says how a policy stands, how many deliveries it is for, and how many of them it
+// refuses, or would; nil if none was judged. o.mu is held.
+func (o *Own) status(p *current, out *api.TrustPolicyStatus) {
+	out.ObservedGeneration, out.Selected, out.Refused, out.Unproven = p.object.GetGeneration(), 0, nil, nil
+	var refused, unproven int64
+	for _, s := range o.askers(p) {
+		out.Selected++
+		if s.told == nil {
+			continue
+		}
+		out.Refused, out.Unproven = &refused, &unproven
+		if slices.Contains(s.told.refused, p.Policy.Name) {
+			refused++
+		}
+		if slices.Contains(s.told.unproven, p.Policy.Name) {
+			unproven++
+		}
+	}
+	o.conditions(&out.Conditions, p.Compiled, out.ObservedGeneration)
 }
 
 // conditions say how a policy stands.

@@ -18,6 +18,9 @@ const (
 	maxAllowed     = 10_000
 )
 
+// allowedForm is what people are told to write.
+const allowedForm = "lines of allowed_signers: ADDRESS ssh-ed25519 AAAA…"
+
 // allowed is one line of allowed_signers (ssh-keygen(1), ALLOWED SIGNERS).
 type allowed struct {
 	principals    string // a list of patterns
@@ -30,6 +33,9 @@ type allowed struct {
 // parseAllowed reads allowed_signers. What is not known is refused with its line.
 // Times without a Z are read as UTC, whatever the machine's zone.
 func parseAllowed(text []byte) ([]allowed, error) {
+	if bytes.Contains(text, []byte("PRIVATE KEY-----")) {
+		return nil, errors.New("there is a private key; replace it, and write " + allowedForm)
+	}
 	var list []allowed
 	n := 0
 	for line := range bytes.Lines(text) {
@@ -50,13 +56,16 @@ func parseAllowed(text []byte) ([]allowed, error) {
 		}
 	}
 	if len(list) == 0 {
-		return nil, errors.New("no signer is allowed: there is no line but comments")
+		return nil, errors.New("no signer is allowed: there is no line but comments; write " + allowedForm)
 	}
 	return list, nil
 }
 
 func parseAllowedLine(line string) (allowed, error) {
 	var a allowed
+	if !slices.ContainsFunc(strings.Fields(line)[1:], isKeyType) {
+		return a, errors.New("there is no key behind principals; write " + allowedForm)
+	}
 	principals, rest, err := word(line)
 	if err != nil {
 		return a, err

@@ -126,7 +126,7 @@ func (a *authority) read() (err error) {
 	case len(a.SSH) > 0:
 		a.ssh, err = parseAllowed(a.SSH)
 	case len(a.X509) > 0:
-		a.x509, err = parseCertificates(a.X509)
+		a.x509, err = trust.Certificates(a.X509)
 	case a.Sigstore != nil:
 		a.keyless, err = keyless.New(*a.Sigstore)
 	}

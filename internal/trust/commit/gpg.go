@@ -39,8 +39,11 @@ type gpgKey struct {
 func parseGPG(text []byte) ([]gpgKey, error) {
 	var keys []gpgKey
 	for rest := bytes.TrimSpace(text); len(rest) > 0; rest = bytes.TrimSpace(rest) {
-		if !bytes.HasPrefix(rest, []byte(keyBegin)) {
-			return nil, errors.New("there is something else than armoured public keys")
+		switch {
+		case bytes.Contains(rest, []byte("PRIVATE KEY BLOCK-----")):
+			return nil, errors.New("there is a private key; revoke it, and write the public one with gpg --armor --export")
+		case !bytes.HasPrefix(rest, []byte(keyBegin)):
+			return nil, errors.New("there is something else than armoured public keys; write them with gpg --armor --export")
 		}
 		end := bytes.Index(rest, []byte(keyEnd))
 		if end < 0 {

@@ -24,7 +24,7 @@ func TestAllowedSigners(t *testing.T) {
 		{"options in any case", `a@b Namespaces="git" ` + key, ""},
 		{"tabs", "a@b\tnamespaces=\"git\"\t" + key, ""},
 		{"nobody", "# a\n", "no signer is allowed"},
-		{"no principals", key, "the option \"aaaa"},
+		{"no principals", key, "there is no key behind principals"},
 		{"an option that is not known", `a@b verify-required ` + key, `the option "verify-required" is not supported`},
 		{"an option in the wrong form", `a@b cert-authority="x" ` + key, `the option "cert-authority" is not supported`},
 		{"a value without quotes", `a@b namespaces=git ` + key, "needs a value in quotes"},
@@ -91,7 +91,7 @@ func TestAuthorities(t *testing.T) {
 		{"something before", trust.Authority{GPG: append([]byte("hello\n"), gpg...)}, "something else"},
 		{"cut short", trust.Authority{GPG: gpg[:len(gpg)/2]}, "does not end"},
 		{"damaged", trust.Authority{GPG: bytes.Replace(gpg, []byte("m"), []byte("!"), 4)}, ""},
-		{"a private key", trust.Authority{GPG: private(t)}, "something else"},
+		{"a private key", trust.Authority{GPG: private(t)}, "there is a private key; revoke it"},
 		{"a pattern that is none", trust.Authority{GPG: gpg, Identities: []string{"["}}, "is no pattern"},
 	} {
 		err := Check(tc.a)

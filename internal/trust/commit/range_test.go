@@ -317,6 +317,11 @@ func TestPolicies(t *testing.T) {
 		if got := strings.Join(v.Evidence().Unproven, "\n"); (tc.unproven == "") != (got == "") || !strings.Contains(got, tc.unproven) {
 			t.Errorf("%s: unproven is %q", tc.reason, got)
 		}
+		for _, p := range tc.policies {
+			if slices.Contains(v.Evidence().UnprovenTo, p.Name) != (p.Audit && tc.unproven != "") {
+				t.Errorf("%s: unproven to %q", tc.reason, v.Evidence().UnprovenTo)
+			}
+		}
 	}
 }
 

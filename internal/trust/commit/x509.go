@@ -3,9 +3,6 @@ package commit
 import (
 	"crypto/x509"
 	"encoding/asn1"
-	"encoding/pem"
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -76,22 +73,6 @@ func (m *message) finding(chains [][]*x509.Certificate, revoked []trust.Revocati
 func notYet(at, now time.Time) error {
 	return fault.New(fault.Refused, "the signature is proven to be of %s, and now it is %s", stamp(at), stamp(now)).
 		WithHint("check the clock of the controller")
-}
-
-// parseCertificates parses the PEM certificates of an authority.
-func parseCertificates(text []byte) ([]*x509.Certificate, error) {
-	var all []*x509.Certificate
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("certificate %d is malformed: %w", len(all)+1, err)
-		}
-		all = append(all, c)
-	}
-	if len(all) == 0 {
-		return nil, errors.New("there is no certificate in PEM")
-	}
-	return all, nil
 }
 
 // chains are the ways from the signer's certificate to roots, RFC 5280, that were valid

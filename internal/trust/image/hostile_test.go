@@ -202,7 +202,7 @@ func TestKeysRefused(t *testing.T) {
 		{"junk in PEM", trust.Authority{Key: pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte("x")})}, "cannot be read"},
 		{"an algorithm that does not sign", trust.Authority{Key: []byte("-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VuAyEAhSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=\n-----END PUBLIC KEY-----\n")}, "is not known"},
 		{"a trusted root that is none", trust.Authority{Sigstore: &trust.Sigstore{TrustedRoot: []byte("{}")}}, "trusted root"},
-		{"roots that are none", trust.Authority{Notation: []byte("x")}, "no PEM certificate"},
+		{"roots that are none", trust.Authority{Notation: []byte("x")}, "no certificate in PEM"},
 		{"a root that is junk", trust.Authority{Notation: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})}, "cannot be read"},
 	} {
 		_, verdicts := look(t, image.New(image.Options{}), pushed.Ref, demand(tc.authority))

@@ -26,14 +26,14 @@ type key struct {
 func newKey(text []byte) (checker, error) {
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, fault.New(fault.Invalid, "its key is not in PEM").WithHint("it is what cosign public-key prints")
+		return nil, fault.New(fault.Invalid, "its key is not in PEM; write it as cosign public-key does")
 	}
 	if strings.Contains(block.Type, "PRIVATE") {
-		return nil, fault.New(fault.Invalid, "its key is a private one").WithHint("give the public key, and treat the private one as lost")
+		return nil, fault.New(fault.Invalid, "its key is a private one; replace it, and write the public one, as cosign public-key does")
 	}
 	public, err := x509.ParsePKIXPublicKey(block.Bytes)
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "its key (%s) cannot be read", block.Type).WithHint("it is what cosign public-key prints")
+		return nil, fault.New(fault.Invalid, "its key (%.40s) cannot be read; write it as cosign public-key does", block.Type)
 	}
 	switch k := public.(type) {
 	case *ecdsa.PublicKey, ed25519.PublicKey:

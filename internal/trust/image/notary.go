@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"time"
 
 	"github.com/notaryproject/notation-core-go/revocation"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/holdfastcd/holdfast/internal/fault"
 	"github.com/holdfastcd/holdfast/internal/object"
+	"github.com/holdfastcd/holdfast/internal/trust"
 )
 
 // notary verifies signatures of notation against roots that it holds.
@@ -28,16 +28,9 @@ type notary struct{ notation.Verifier }
 
 // newNotary reads the roots, certificates in PEM. Errors: Invalid.
 func newNotary(text []byte) (notary, error) {
-	var roots certificates
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return notary{}, fault.New(fault.Invalid, "one of its certificates (%s) cannot be read", block.Type)
-		}
-		roots = append(roots, c)
-	}
-	if len(roots) == 0 {
-		return notary{}, fault.New(fault.Invalid, "it holds no PEM certificate").WithHint("give the roots of notation's trust store")
+	roots, err := trust.Certificates(text)
+	if err != nil {
+		return notary{}, err
 	}
 	// Every signature is checked whole but for revocation by OCSP and CRL, which
 	// would ask whatever address a certificate names; the authority's own list counts.
@@ -54,7 +47,7 @@ func newNotary(text []byte) (notary, error) {
 			TrustStores:       []string{"ca:" + store, "signingAuthority:" + store, "tsa:" + store},
 			TrustedIdentities: []string{"*"},
 		}},
-	}, roots, nil, verifier.VerifierOptions{RevocationCodeSigningValidator: offline{}, RevocationTimestampingValidator: offline{}})
+	}, certificates(roots), nil, verifier.VerifierOptions{RevocationCodeSigningValidator: offline{}, RevocationTimestampingValidator: offline{}})
 	if err != nil {
 		return notary{}, fault.New(fault.Invalid, "its certificates cannot be used: %s", oneLine(err))
 	}

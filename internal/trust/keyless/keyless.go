@@ -24,8 +24,7 @@ type Verifier struct {
 func New(s trust.Sigstore, more ...verify.VerifierOption) (*Verifier, error) {
 	material, err := root.NewTrustedRootFromJSON(s.TrustedRoot)
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "its trusted root is malformed: %s", err).
-			WithHint("it is sigstore's trusted_root.json, which cosign trusted-root create prints")
+		return nil, fault.New(fault.Invalid, "its trusted root is malformed; write a trusted_root.json of sigstore with cosign trusted-root create, or take that of your instance").Because(err)
 	}
 	if len(s.Identities) == 0 {
 		return nil, fault.New(fault.Invalid, "it names no identity, and anybody can have a certificate").
