@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 )
 
 // Kind classifies a failure by what has to happen before it can go away.
@@ -60,24 +61,42 @@ type Error struct {
 	Cause  error  // the error below, for errors.Is; its text is not printed
 }
 
-// Error renders "file:line: object: message (hint)".
+// Error renders "file:line: object: message (hint)". What would move a
+// terminal's cursor, or the words of a line, is replaced: names of files and
+// objects are whatever a repository calls them, and end in conditions and logs.
 func (e *Error) Error() string {
 	var b strings.Builder
 	if e.File != "" {
-		b.WriteString(e.File)
+		b.WriteString(strings.Map(inLine, e.File))
 		if e.Line > 0 {
 			fmt.Fprintf(&b, ":%d", e.Line)
 		}
 		b.WriteString(": ")
 	}
 	if e.Object != "" {
-		b.WriteString(e.Object + ": ")
+		b.WriteString(strings.Map(inLine, e.Object) + ": ")
 	}
-	b.WriteString(e.Msg)
+	b.WriteString(strings.Map(inText, e.Msg))
 	if e.Hint != "" {
-		b.WriteString(" (" + e.Hint + ")")
+		b.WriteString(" (" + strings.Map(inText, e.Hint) + ")")
 	}
 	return b.String()
+}
+
+// inLine keeps what stays on its line and in its place.
+func inLine(r rune) rune {
+	if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
+		return unicode.ReplacementChar
+	}
+	return r
+}
+
+// inText keeps line breaks and tabs beside that.
+func inText(r rune) rune {
+	if r == '\n' || r == '\t' {
+		return r
+	}
+	return inLine(r)
 }
 
 // Unwrap returns the cause.

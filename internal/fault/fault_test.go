@@ -13,6 +13,9 @@ func TestErrorNamesThePlace(t *testing.T) {
 		"a.yaml: the object has no kind":                        base.At("a.yaml", 0),
 		"a.yaml:3: the object has no kind":                      base.At("a.yaml", 3),
 		"a.yaml:3: ConfigMap/x: the object has no kind (do it)": base.At("a.yaml", 3).On("ConfigMap/x").WithHint("do %s", "it"),
+		// A repository names its files and objects as it likes; what it writes stays in its place.
+		"\ufffd[31mred\ufffdSynced.yaml:3: ConfigMap/a\ufffdb: the\nobject\ufffd (\ufffddo it)": New(Invalid, "the\nobject\x1b").
+			At("\x1b[31mred\nSynced.yaml", 3).On("ConfigMap/a\rb").WithHint("\u202edo it"),
 	} {
 		if err.Error() != want {
 			t.Errorf("got %q, want %q", err, want)

@@ -212,10 +212,11 @@ func (b *build) inspect(text string) error {
 			continue
 		}
 		docs, err := parse(name, content, newBudget())
-		if err != nil && fault.KindOf(err) == fault.Invalid && strings.Contains(err.Error(), "not valid") {
+		resource := slices.Contains(b.survey.resources, name)
+		if err != nil && (resource || fault.KindOf(err) == fault.Invalid && strings.Contains(err.Error(), "not valid")) {
 			return err
 		}
-		if !slices.Contains(b.survey.resources, name) {
+		if !resource {
 			continue
 		}
 		for _, d := range docs {

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"path"
 	"strings"
+	"unicode"
 
+	validate "k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	kjson "k8s.io/apimachinery/pkg/util/json"
 
@@ -46,22 +48,47 @@ func (o *output) add(value map[string]any, origin object.Origin) error {
 	return nil
 }
 
-// identify checks that value has what every Kubernetes object has.
+// identify checks that value has what every Kubernetes object has, and that it
+// can be written into a path and a line.
 func identify(value map[string]any) *fault.Error {
 	for _, key := range []string{"apiVersion", "kind"} {
-		if s, ok := value[key].(string); !ok || s == "" {
+		s, ok := value[key].(string)
+		if !ok || s == "" {
 			return fault.New(fault.Invalid, "this is not a Kubernetes object: it has no %s", key)
+		}
+		if !printable(s) || strings.Count(s, "/") > 1 {
+			return fault.New(fault.Invalid, "this is not a Kubernetes object: its %s is %q", key, s)
 		}
 	}
 	meta, _ := value["metadata"].(map[string]any)
 	if s, ok := meta["name"].(string); ok && s != "" {
-		return nil
+		return named(meta, s)
 	}
 	f := fault.New(fault.Invalid, "this %s has no metadata.name", value["kind"])
 	if _, ok := meta["generateName"]; ok {
 		return f.WithHint("generateName makes a new object each time, so nothing could be held to it")
 	}
 	return f
+}
+
+// named checks that the cluster could have an object of this name: both names
+// become parts of a path, and of every message about the object.
+func named(meta map[string]any, name string) *fault.Error {
+	namespace, _ := meta["namespace"].(string)
+	for _, s := range []string{name, namespace} {
+		if bad := validate.IsPathSegmentName(s); len(bad) > 0 {
+			return fault.New(fault.Invalid, "%q cannot be a name: it %s", s, strings.Join(bad, ", "))
+		}
+		if !printable(s) {
+			return fault.New(fault.Invalid, "%q cannot be a name: it contains what cannot be printed", s)
+		}
+	}
+	return nil
+}
+
+// printable reports whether s shows in a line as it is.
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
 // decode reads objects that were encoded. Errors are fault.Internal.
