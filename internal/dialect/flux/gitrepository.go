@@ -6,8 +6,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 	corev1 "k8s.io/api/core/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -95,12 +97,23 @@ func (c *repositories) reconcile(ctx context.Context, name types.NamespacedName)
 	}
 	revision, err := c.fetch(ctx, request, repo)
 	if fault.KindOf(err) == fault.Waiting {
-		return dialect.StillFetching, nil
+		return dialect.StillFetching, c.begin(ctx, v)
 	}
 	if err != nil {
 		return c.fail(ctx, v, &gitProblem{err: fault.From(err)})
 	}
 	return c.publish(ctx, v, revision)
+}
+
+// begin says of a source of which nothing was said yet that it is being fetched:
+// a slow server may take minutes, and nobody is to think that it was not seen.
+func (c *repositories) begin(ctx context.Context, v visit) error {
+	if v.observing || apimeta.FindStatusCondition(v.repo.Status.Conditions, meta.ReadyCondition) != nil {
+		return nil
+	}
+	status := fetching(v.repo, c.env.Clock())
+	_, err := c.desk.setStatus(ctx, v.u, &v.repo.Status, &status)
+	return err
 }
 
 // fetch gets the revision, no older than four fifths of the interval: the

@@ -61,6 +61,16 @@ func fetched(repo *sourcev1.GitRepository, artifact meta.Artifact, now time.Time
 	return status
 }
 
+// fetching is the status of a GitRepository that is fetched for the first time.
+func fetching(repo *sourcev1.GitRepository, now time.Time) sourcev1.GitRepositoryStatus {
+	status := *repo.Status.DeepCopy()
+	const message = "the repository is being fetched; its server takes its time"
+	b := board{conditions: &status.Conditions, generation: repo.Generation, now: now}
+	b.progress(false, true, meta.ProgressingReason, message)
+	b.set(meta.ReadyCondition, metav1.ConditionUnknown, meta.ProgressingReason, message)
+	return status
+}
+
 // failed is the status of a GitRepository that has a problem; its last artifact stays.
 func failed(repo *sourcev1.GitRepository, p *gitProblem, now time.Time) sourcev1.GitRepositoryStatus {
 	status := *repo.Status.DeepCopy()

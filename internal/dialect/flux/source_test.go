@@ -464,6 +464,13 @@ func TestCredential(t *testing.T) {
 func TestGitStatus(t *testing.T) {
 	repo := &sourcev1.GitRepository{ObjectMeta: metav1.ObjectMeta{Generation: 2, Annotations: map[string]string{meta.ReconcileRequestAnnotation: "t1"}}}
 	repo.Status.ObservedGeneration = -1
+	repo.Status = fetching(repo, noon)
+	if diff := cmp.Diff(map[string]string{"Ready": "Unknown Progressing", "Reconciling": "True Progressing"}, kinds(repo.Status.Conditions)); diff != "" {
+		t.Errorf("the first fetch takes long (-want +got):\n%s", diff)
+	}
+	if repo.Status.ObservedGeneration != -1 || repo.Status.LastHandledReconcileAt != "" {
+		t.Errorf("what is under way is not handled: %+v", repo.Status)
+	}
 	repo.Status = failed(repo, &gitProblem{err: fault.New(fault.Unreachable, "no answer")}, noon)
 	if diff := cmp.Diff(map[string]string{
 		"Ready": "False GitOperationFailed", "FetchFailed": "True GitOperationFailed", "Reconciling": "True ProgressingWithRetry",
