@@ -132,6 +132,8 @@ func newRoot(p Process) *cobra.Command {
 	group(root, "Run Holdfast:", newInstall(p), newController(p), newDemo(p))
 	root.AddCommand(newVersion(p), newWorker())
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveDefault)
+	root.InitDefaultCompletionCmd()
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 120 "))
 	for _, cmd := range root.Commands() {
 		strict(cmd)
 	}
@@ -154,22 +156,36 @@ func knownCommand(cmd *cobra.Command, args []string) error {
 	}
 	err := fault.New(fault.Invalid, "there is no command %q", args[0])
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		return err.WithHint("did you mean %s? see 'holdfast --help'", strings.Join(near, " or "))
+		return err.WithHint("did you mean %s? see '%s --help'", strings.Join(near, " or "), cmd.CommandPath())
 	}
-	return err.WithHint("see 'holdfast --help'")
+	return err.WithHint("see '%s --help'", cmd.CommandPath())
 }
 
-// strict makes a command's complaints about its arguments say what to do.
+// strict makes the complaints of a command, and of those below it, about their
+// arguments say what to do.
 func strict(cmd *cobra.Command) {
 	check := cmd.Args
-	if check == nil {
+	switch {
+	case cmd.HasSubCommands():
+		check = knownCommand
+		if !cmd.Runnable() { // cobra would print its help, and report success, whatever it was given
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	case check == nil:
 		check = cobra.NoArgs
 	}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return wrongUsage(cmd, err)
+		err := check(cmd, args)
+		if _, ours := errors.AsType[*fault.Error](err); ours || err == nil {
+			return err
 		}
-		return nil
+		if len(args) == 0 {
+			return wrongUsage(cmd, fmt.Errorf("an argument is missing: the command is '%s'", cmd.UseLine()))
+		}
+		return wrongUsage(cmd, fmt.Errorf("%q does not belong there: the command is '%s'", args[len(args)-1], cmd.UseLine()))
+	}
+	for _, below := range cmd.Commands() {
+		strict(below)
 	}
 }
 

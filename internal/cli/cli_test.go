@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -51,15 +52,29 @@ func run(env map[string]string, stdin string, args ...string) (code int, stdout,
 // Every setting of the controller has a variable of the same name, and help says so.
 func TestEveryControllerSettingHasAVariable(t *testing.T) {
 	_, help, _ := run(nil, "", "controller", "--help")
-	for line := range strings.Lines(help) {
-		name, ok := strings.CutPrefix(strings.TrimSpace(line), "--")
-		if !ok {
+	_, flags, _ := strings.Cut(help, "Flags:\n")
+	for i, line := range strings.Split(flags, "\n      --") { // a long line goes on below
+		if i == 0 {
 			continue
 		}
+		name := line
 		name, _, _ = strings.Cut(name, " ")
 		want := "[$HOLDFAST_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")) + "]"
 		if !strings.Contains(line, want) {
 			t.Errorf("--%s: help does not name %s", name, want)
+		}
+	}
+}
+
+// Help is read in a terminal: whatever a command has to say of its flags, no line is
+// wider than the tables.
+func TestHelpIsNoWiderThanATable(t *testing.T) {
+	for _, command := range []string{"build", "check", "controller", "diff", "get", "install", "seal", "sync", "takeover", "why"} {
+		_, help, _ := run(nil, "", command, "--help")
+		for line := range strings.Lines(help) {
+			if n := utf8.RuneCountInString(line); n > 121 {
+				t.Errorf("%s: %d columns: %s", command, n-1, line)
+			}
 		}
 	}
 }

@@ -138,7 +138,7 @@ func (o *Get) run(ctx context.Context, cfg *rest.Config, p Process) error {
 			return fault.New(fault.NotFound, "there is no kind and no delivery %q here", o.Name).
 				WithHint("choose application, gitrepository or kustomization; 'holdfast get' lists all there are")
 		}
-		return fault.New(fault.NotFound, "there is no %s here", o.Name).WithHint("'holdfast get' lists all there are")
+		return fault.New(fault.NotFound, "there is no %s %s here", o.Kind, o.Name).WithHint("'holdfast get' lists all there are")
 	}
 	printer := newPrinter(p, *o, rows)
 	if err := printer.all(p, rows); err != nil || !o.Watch {

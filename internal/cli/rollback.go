@@ -11,6 +11,7 @@ import (
 
 	api "github.com/holdfastcd/holdfast/api/argo/v1alpha1"
 	"github.com/holdfastcd/holdfast/internal/operate"
+	"github.com/holdfastcd/holdfast/internal/overview"
 )
 
 // Rollback says where to go back to.
@@ -76,9 +77,10 @@ func (o *Rollback) run(ctx context.Context, c *operate.Cluster, args []string, p
 	}
 	o.User = c.User(ctx)
 	var id int64
+	var revision string
 	err = c.Change(ctx, u, func(u *unstructured.Unstructured) error {
 		entry, err := o.Ask(u)
-		id = entry.ID
+		id, revision = entry.ID, entry.Revision
 		return err
 	})
 	if err != nil {
@@ -89,7 +91,7 @@ func (o *Rollback) run(ctx context.Context, c *operate.Cluster, args []string, p
 			return err
 		}
 	}
-	return o.show(p, fmt.Sprintf("%s rolled back to entry %d: %s", operate.Name(u), id, told(u)), u)
+	return o.show(p, fmt.Sprintf("%s rolled back to entry %d: %s", operate.Name(u), id, overview.ShortRevision(revision)), u)
 }
 
 // list prints the history, the newest first.

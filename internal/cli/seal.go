@@ -57,7 +57,8 @@ func (o *Seal) bind(cmd *cobra.Command) {
 }
 
 const sealExamples = `  # a Secret that never lies in a file
-  kubectl create secret generic db --from-literal=password=... --dry-run=client -o yaml | holdfast seal -n shop > db.yaml
+  kubectl create secret generic db --from-literal=password=... --dry-run=client -o yaml |
+    holdfast seal -n shop > db.yaml
 
   # without a cluster at hand
   holdfast seal -f secret.yaml --cert cert.pem > sealed.yaml

@@ -86,8 +86,14 @@ func (o *Sync) run(ctx context.Context, c *operate.Cluster, args []string, p Pro
 	if err := o.fetch(ctx, c, u, p); err != nil {
 		return err
 	}
+	before := u.DeepCopy()
 	if err := o.ask(ctx, c, u, o.Sync, p); err != nil {
 		return err
+	}
+	if o.Wait && len(o.Resources) > 0 {
+		if err := o.Missing(before, u); err != nil {
+			return err
+		}
 	}
 	return o.show(p, o.sentence(u), u)
 }
@@ -122,6 +128,9 @@ func (o *Sync) ask(ctx context.Context, c *operate.Cluster, u *unstructured.Unst
 func (o *Sync) sentence(u *unstructured.Unstructured) string {
 	if !o.Wait {
 		return operate.Name(u) + " was asked to sync"
+	}
+	if o.DryRun {
+		return operate.Name(u) + " would be synced: the API server accepts what would be sent; it is " + told(u)
 	}
 	return operate.Name(u) + " " + told(u)
 }

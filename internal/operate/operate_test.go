@@ -361,6 +361,25 @@ func TestKindOf(t *testing.T) {
 	}
 }
 
+func TestMissing(t *testing.T) {
+	had := parse(t, app+"status: {resources: [{group: apps, kind: Deployment, namespace: shop, name: old}]}\n")
+	has := parse(t, app+"status: {resources: [{kind: Service, namespace: shop, name: web}]}\n")
+	tests := []struct{ reason, name, want string }{
+		{"what is delivered", ":Service:web", ""},
+		{"with its namespace", ":Service:shop/web", ""},
+		{"what the sync deleted", "apps:Deployment:old", ""},
+		{"a name that nothing has", "apps:Deployment:web", "it has no object apps:Deployment:web"},
+		{"another namespace", ":Service:other/web", "it has no object :Service:other/web"},
+		{"no group is the core group, not any", ":Deployment:old", "it has no object :Deployment:old"},
+	}
+	for _, tc := range tests {
+		err := Sync{Resources: []string{tc.name}}.Missing(had, has)
+		if (err == nil) != (tc.want == "") || err != nil && (fault.KindOf(err) != fault.NotFound || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("%s: %s: got %v, want %q", tc.reason, tc.name, err, tc.want)
+		}
+	}
+}
+
 func FuzzResource(f *testing.F) {
 	for _, s := range []string{"apps:Deployment:web", ":Service:a/b", "::", "a:b:c:d", ""} {
 		f.Add(s)

@@ -198,6 +198,32 @@ func resource(s string) (api.SyncOperationResource, error) {
 	return r, nil
 }
 
+// Missing is a fault NotFound for what a sync was limited to and an Application does not
+// have: neither before nor after it. It is nil if the Application has all of it.
+func (s Sync) Missing(before, after *unstructured.Unstructured) error {
+	var known []api.ResourceStatus
+	for _, u := range []*unstructured.Unstructured{before, after} {
+		app, err := decode(u)
+		if err != nil {
+			return err
+		}
+		known = append(known, app.Status.Resources...)
+	}
+	for _, name := range s.Resources {
+		one, err := resource(name)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(known, func(r api.ResourceStatus) bool {
+			return r.Group == one.Group && r.Kind == one.Kind && r.Name == one.Name && (one.Namespace == "" || r.Namespace == one.Namespace)
+		}) {
+			return fault.New(fault.NotFound, "it has no object %s: nothing was sent for it", name).
+				On(Name(after)).WithHint("status.resources of the Application lists what it has")
+		}
+	}
+	return nil
+}
+
 // start puts an operation into an Application, where there is none, and takes the
 // account of the last one away, as Argo CD does.
 func start(u *unstructured.Unstructured, op *api.Operation) error {
