@@ -85,6 +85,10 @@ e2e-kill: devcluster ## Kill the controller 200 times between its writes; no app
 long: devcluster ## Sealed values and files with every byte changed in every way, and their cost (minutes)
 	HOLDFAST_LONG=1 $(GO) test -count 1 -timeout 60m -run '^(TestEveryByte|TestEveryByteOfAValueIsProtected|TestRSAIsPaidOnce)$$' ./internal/secret/sops ./internal/secret/sealed
 
+.PHONY: many
+many: devcluster ## Three hundred Applications, and a controller that restarts (minutes)
+	HOLDFAST_MANY=300 CGO_ENABLED=0 $(GO) test -count 1 -timeout 20m -run '^TestApplicationsRestarted$$' ./test/e2e
+
 .PHONY: policy-scale
 policy-scale: ## 5,000 objects against 50 policies, in Rego and in CEL, and policies that never end (minutes)
 	HOLDFAST_LONG=1 CGO_ENABLED=0 $(GO) test -count 1 -v -timeout 20m -run '^(TestSpeed|TestBar|TestBadInput)$$' ./internal/policy/rego ./internal/policy/cel

@@ -105,6 +105,7 @@ func TestOrdersToAnApplication(t *testing.T) {
 	w.says(t, 2, "it is suspended", "sync", ns)
 	w.says(t, 0, "resumed", "resume", "app/"+ns)
 	w.says(t, 0, "", "sync", ns, "--resource", ":ConfigMap:settings")
+	w.says(t, 2, "it has no object :ConfigMap:nobody", "sync", ns, "--resource", ":ConfigMap:nobody")
 	value("two")
 }
 

@@ -3,7 +3,6 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -171,65 +170,6 @@ func TestArgoWaves(t *testing.T) {
 	w.main.push(t, repo)
 	w.cluster.Await(t, harness.ConfigMaps, ns, "second", "to follow", harness.Exists)
 	w.cluster.Await(t, applications, argocd, ns, "to be synced", syncedAt(healthy))
-}
-
-// TestEndlessPrograms: a program in a repository that never ends, or that wants
-// all memory, ends its own delivery's pass and nothing else.
-func TestEndlessPrograms(t *testing.T) {
-	w := theWorld(t)
-	pid := w.main.cmd.Process.Pid
-	ns := w.tenant(t)
-	chart := "apiVersion: v2\nname: app\nversion: 1.0.0\n"
-	tests := map[string]struct {
-		reason, path string
-		files        map[string]string
-		want         []string
-	}{
-		"jsonnet recursion": {
-			"tail calls need no stack, so nothing but time ends them", "jsonnet",
-			map[string]string{"jsonnet/app.jsonnet": "local f(n) = if n < 0 then 0 else f(n + 1) tailstrict; f(0)\n"},
-			[]string{"jsonnet"},
-		},
-		"helm range": {
-			"loops in loops", "range",
-			map[string]string{
-				"range/Chart.yaml":       chart,
-				"range/templates/a.yaml": "{{ range until 100000 }}{{ range until 100000 }}{{ range until 100000 }}{{ end }}{{ end }}{{ end }}\n",
-			},
-			[]string{"range"},
-		},
-		"helm repeat": {
-			"two billion letters", "repeat",
-			map[string]string{
-				"repeat/Chart.yaml":       chart,
-				"repeat/templates/a.yaml": "x: {{ repeat 2000000000 \"x\" }}\n",
-			},
-			[]string{"repeat"},
-		},
-	}
-	files := map[string]string{"good/config.yaml": configMap("good", "one")}
-	for _, tc := range tests {
-		maps.Copy(files, tc.files)
-	}
-	repo := w.repository(t, files)
-	w.project(t, ns, repo.URL())
-	for name, tc := range tests {
-		w.apply(t, application(ns+"-"+strings.ReplaceAll(name, " ", "-"), ns, repo.URL(), tc.path, ns, automated))
-	}
-	w.apply(t, application(ns+"-good", ns, repo.URL(), "good", ns, automated))
-	w.cluster.Await(t, harness.ConfigMaps, ns, "good", "to be delivered beside them", harness.Exists)
-	for name, tc := range tests {
-		w.cluster.Await(t, applications, argocd, ns+"-"+strings.ReplaceAll(name, " ", "-"), "to say why it cannot be rendered: "+tc.reason, func(o *unstr) bool {
-			text := field(o, "status.conditions")
-			return strings.Contains(text, "ComparisonError") && slices.ContainsFunc(tc.want, func(part string) bool { return strings.Contains(text, part) })
-		})
-	}
-	next := commit(t, repo, gitserver.Put("good/config.yaml", configMap("good", "two")))
-	w.main.push(t, repo)
-	w.cluster.Await(t, applications, argocd, ns+"-good", "to go on", syncedAt(next))
-	if !w.main.alive() || w.main.cmd.Process.Pid != pid {
-		t.Fatalf("the controller ended:\n%s", w.main.log)
-	}
 }
 
 // TestTwoTenantsOneRepository: who has no credential, or a wrong one, sees and
