@@ -134,7 +134,7 @@ const controllerExamples = `  # in a cluster, where 'holdfast install' puts it
 
 // gcPercent keeps the heap of the controller small; what it costs in processor time is
 // in docs/performance.md. GOGC in the environment takes its place.
-const gcPercent = 35
+const gcPercent = 75
 
 func newController(p Process) *cobra.Command {
 	var o Controller

@@ -73,7 +73,7 @@ func (b *bench) measure(ctx context.Context) error {
 		{nonePhase, b.runs, b.commitNone},
 		{onePhase, b.runs, b.commitOne},
 		{"live edit reverted", b.runs, b.liveEdit},
-		{allPhase, max(1, b.runs/2), b.commitAll},
+		{allPhase, (b.runs + 1) / 2, b.commitAll},
 		{idlePhase, 1, b.doNothing},
 	}
 	for _, s := range steps {

@@ -165,7 +165,7 @@ func (b *bench) identify(ctx context.Context) error {
 	if b.account, err = clientcmd.BuildConfigFromFlags("", b.kubeconfig); err != nil {
 		return err
 	}
-	b.account.QPS = -1
+	b.account.QPS, b.account.WarningHandler = -1, rest.NoWarnings{}
 	return nil
 }
 
