@@ -222,7 +222,7 @@ func TestErgonomics(t *testing.T) {
 		}},
 		"TrustPolicy": {"what it is for, whether it can be judged, and how many deliveries it stops", look{
 			Name: "trustpolicies.holdfast.dev/v1alpha1", Scope: "Cluster", Short: []string{"trust"}, Categories: []string{"holdfast"},
-			Columns: []string{"Mode", "Ready", "Selected", "Refused", "Age", "Status+"}, StatusSubresource: true,
+			Columns: []string{"Mode", "Ready", "Selected", "Refused", "Unproven", "Age", "Status+"}, StatusSubresource: true,
 		}},
 		"PolicySet": {"what it is for, whether it can be judged by, and how many deliveries it stops", look{
 			Name: "policysets.holdfast.dev/v1alpha1", Scope: "Cluster", Short: []string{"pset"}, Categories: []string{"holdfast"},
