@@ -46,6 +46,9 @@ type Options struct {
 	Create bool
 	// Changed is called when keys, or who opens SealedSecrets, have changed; may be nil.
 	Changed func()
+	// Recheck is after how long a Deployment that could be another controller is judged
+	// again; default a minute.
+	Recheck time.Duration
 	Clock   func() time.Time // time.Now when nil
 	Random  io.Reader        // rand.Reader when nil
 	Log     *slog.Logger     // nothing is logged when nil
@@ -115,6 +118,9 @@ var errUnread = fault.New(fault.Waiting, "the sealing keys of the cluster are no
 func newKeys(o Options) (*Keys, error) {
 	if o.Clock == nil {
 		o.Clock = time.Now
+	}
+	if o.Recheck <= 0 {
+		o.Recheck = recheck
 	}
 	if o.Random == nil {
 		o.Random = rand.Reader

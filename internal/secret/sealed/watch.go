@@ -37,12 +37,16 @@ const maxKeys = 256
 
 const reviewTimeout = 10 * time.Second
 
+// recheck is after how long a Deployment is judged again: its account may have got its
+// rights after it was seen, and no event of the Deployment tells.
+const recheck = time.Minute
+
 // Run reads the sealing keys and looks for the stock controller, follows both, and
 // renews keys where it is asked to, until ctx ends. It returns nil.
 func (k *Keys) Run(ctx context.Context) error {
 	for _, ns := range k.Namespaces {
 		secrets := k.Client.CoreV1().Secrets(ns)
-		k.follow(ctx, ns, &corev1.Secret{}, &cache.ListWatch{
+		k.follow(ctx, ns, &corev1.Secret{}, 0, &cache.ListWatch{
 			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 				o.LabelSelector = KeyLabel
 				return secrets.List(ctx, o)
@@ -55,7 +59,7 @@ func (k *Keys) Run(ctx context.Context) error {
 	}
 	deployments := k.Client.AppsV1().Deployments(metav1.NamespaceAll)
 	for _, selector := range stockSelectors {
-		k.follow(ctx, selector, &appsv1.Deployment{}, &cache.ListWatch{
+		k.follow(ctx, selector, &appsv1.Deployment{}, k.Recheck, &cache.ListWatch{
 			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 				o.LabelSelector = selector
 				return deployments.List(ctx, o)
@@ -71,10 +75,12 @@ func (k *Keys) Run(ctx context.Context) error {
 	return nil
 }
 
-// follow hands what lw shows to note, with gone for what is there no more. What cannot
-// be seen is remembered under name.
-func (k *Keys) follow(ctx context.Context, name string, kind runtime.Object, lw *cache.ListWatch, note func(ctx context.Context, o any, gone bool)) {
-	i := cache.NewSharedInformer(lw, kind, 0)
+// follow hands what lw shows to note, with gone for what is there no more, and all of it
+// again every so often; 0: never. What cannot be seen is remembered under name.
+func (k *Keys) follow(
+	ctx context.Context, name string, kind runtime.Object, again time.Duration, lw *cache.ListWatch, note func(ctx context.Context, o any, gone bool),
+) {
+	i := cache.NewSharedInformer(lw, kind, again)
 	_ = i.SetTransform(slim) // fails once it runs
 	_ = i.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) { k.unseen(name, err) })
 	seen, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
