@@ -104,10 +104,13 @@ func (b *bench) repeat(ctx context.Context, name string, runs int, do func(conte
 	var walls, cpus []time.Duration
 	must := bars(b.apps, b.objects).phases[name]
 	p := phase{Name: name, Runs: runs, Must: must.wall, MustCPU: must.cpu, MustTimes: must.times}
+	var stolen float64
 	for range runs {
 		ctx, cancel := context.WithTimeout(ctx, b.limit+b.idle)
 		requests, rendered, cpu := b.requests(), b.renderings(ctx), cpuTime(b.pid())
+		before := processors()
 		wall, err := do(ctx)
+		stolen += processors().since(before)
 		p.Rendered = b.renderings(ctx) - rendered
 		cancel()
 		if err != nil {
@@ -119,7 +122,7 @@ func (b *bench) repeat(ctx context.Context, name string, runs int, do func(conte
 		p.Requests = since(requests, b.requests())
 		walls = append(walls, wall)
 	}
-	p.Wall, p.CPU = median(walls), median(cpus)
+	p.Wall, p.CPU, p.Stolen = median(walls), median(cpus), stolen/float64(runs)
 	return p, nil
 }
 

@@ -127,3 +127,37 @@ func (p *peak) bytes() int64 {
 	defer p.mu.Unlock()
 	return p.most
 }
+
+// ticks are processor time since the machine started, of all processors: all of it,
+// and what the host of this machine gave to others while somebody here wanted it.
+type ticks struct{ all, stolen uint64 }
+
+// processors reads /proc/stat (proc(5)); zero where there is none.
+func processors() ticks {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return ticks{}
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	const steal, guest = 7, 8 // of user, nice, system, idle, iowait, irq, softirq; guests count as users
+	var t ticks
+	for i, field := range strings.Fields(first)[1:] {
+		n, err := strconv.ParseUint(field, 10, 64)
+		if err != nil || i >= guest {
+			break
+		}
+		t.all += n
+		if i == steal {
+			t.stolen = n
+		}
+	}
+	return t
+}
+
+// since is the share of processor time that was stolen since before.
+func (t ticks) since(before ticks) float64 {
+	if t.all == before.all {
+		return 0
+	}
+	return float64(t.stolen-before.stolen) / float64(t.all-before.all)
+}

@@ -23,9 +23,12 @@ type phase struct {
 	MustTimes float64 `json:"mustTimesFloor,omitempty"`
 	// TimesWrites is Wall as a multiple of all writes that it takes, those of the
 	// custom resources too.
-	TimesWrites float64        `json:"timesAllWrites,omitempty"`
-	Rendered    int            `json:"rendered"`           // deliveries, in the last run
-	Requests    map[string]int `json:"requests,omitempty"` // by verb, in the last run
+	TimesWrites float64 `json:"timesAllWrites,omitempty"`
+	// Stolen is the share of the machine's processor time that its host gave to
+	// others meanwhile: with more than a tenth, wall times say little.
+	Stolen   float64        `json:"stolen"`
+	Rendered int            `json:"rendered"`           // deliveries, in the last run
+	Requests map[string]int `json:"requests,omitempty"` // by verb, in the last run
 }
 
 // result is what one run of the benchmark found.
@@ -116,16 +119,16 @@ func round(d time.Duration) string {
 func (r *result) table(out io.Writer) error {
 	fmt.Fprintf(out, "%d applications x %d objects, %s, %s\n\n", r.Apps, r.Objects, r.Dialect, r.Controller)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "PHASE\tRUNS\tWALL\tMUST\tFLOOR\tALL WRITES\tCPU\tMUST\tRENDERED\tREQUESTS")
+	fmt.Fprintln(w, "PHASE\tRUNS\tWALL\tMUST\tFLOOR\tALL WRITES\tSTOLEN\tCPU\tMUST\tRENDERED\tREQUESTS")
 	for _, p := range r.Phases {
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", p.Name, p.Runs, round(p.Wall), bound(p.Wall, p.Must),
-			p.times(), times(p.TimesWrites), round(p.CPU), bound(p.CPU, p.MustCPU), p.Rendered, verbs(p.Requests))
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%.0f%%\t%s\t%s\t%d\t%s\n", p.Name, p.Runs, round(p.Wall), bound(p.Wall, p.Must),
+			p.times(), times(p.TimesWrites), 100*p.Stolen, round(p.CPU), bound(p.CPU, p.MustCPU), p.Rendered, verbs(p.Requests))
 	}
 	memory := "-"
 	if r.MustBytes > 0 {
 		memory = fmt.Sprintf("<= %d MiB %s", r.MustBytes>>20, verdict(r.PeakBytes <= r.MustBytes))
 	}
-	fmt.Fprintf(w, "peak memory (PSS)\t\t%d MiB\t%s\t\t\t\t\t\t\n", r.PeakBytes>>20, memory)
+	fmt.Fprintf(w, "peak memory (PSS)\t\t%d MiB\t%s\t\t\t\t\t\t\t\n", r.PeakBytes>>20, memory)
 	return w.Flush()
 }
 
