@@ -1,7 +1,6 @@
 package operate
 
 import (
-	"strings"
 	"time"
 
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -117,7 +116,7 @@ func delivered(u *unstructured.Unstructured) (bool, error) {
 		return false, err
 	}
 	for _, c := range app.Status.Conditions {
-		if strings.HasSuffix(string(c.Type), "Error") {
+		if c.Fails() {
 			return false, fault.New(fault.Rejected, "%s: %s", c.Type, c.Message).On(Name(u))
 		}
 	}

@@ -182,7 +182,7 @@ func (r *Row) application(app *api.Application) {
 func argoState(app *api.Application) (state, message string) {
 	status := &app.Status
 	for _, c := range status.Conditions {
-		if strings.HasSuffix(string(c.Type), "Error") {
+		if c.Fails() {
 			return Failed, c.Message
 		}
 	}

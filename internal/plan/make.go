@@ -227,11 +227,9 @@ func decide(in Input, held bool, d *Desired) Action {
 		a.Op, a.Reason = Leave, "it was deleted in the cluster"
 	case seen.Sight == Absent:
 		a.Op, a.Reason = Create, "it does not exist"
-	case d.Loose && seen.Deleting: // what lives in a namespace cannot be sent while it goes
-		a.Op, a.Reason = Await, "its predecessor is still being deleted"
-	case d.Loose, d.Treatment.IfNotPresent:
+	case d.Loose && !seen.Deleting, d.Treatment.IfNotPresent: // what lives in a namespace cannot be sent while it goes
 		a.Op, a.Reason = Keep, ""
-	case foreign(in, seen):
+	case !d.Loose && foreign(in, seen):
 		a.Op, a.Reason = Refuse, "it belongs to "+seen.Owner
 	case seen.Deleting:
 		a.Op, a.Reason = Await, "its predecessor is still being deleted"

@@ -8,7 +8,7 @@ import (
 	"github.com/holdfastcd/holdfast/internal/fault"
 )
 
-// Certificates reads certificates in PEM (RFC 7468), one or more and nothing else. Errors
+// Certificates reads certificates in PEM (RFC 7468), one or more; no other block may stand beside them. Errors
 // are Invalid: they say what is wrong and what to do, and never what the text holds.
 func Certificates(text []byte) ([]*x509.Certificate, error) {
 	var all []*x509.Certificate

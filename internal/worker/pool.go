@@ -90,21 +90,28 @@ func (p *Pool) Do(ctx context.Context, kind string, payload []byte, files Files)
 	if int64(len(payload)) > p.options.MaxFrame {
 		return nil, fault.New(fault.Limit, "%s was given more than %d MiB", kind, p.options.MaxFrame>>20)
 	}
-	impatient := p.patience()
+	w, err := p.admit(ctx, kind)
+	if err != nil {
+		return nil, err
+	}
+	defer p.release()
+	return p.run(ctx, w, kind, payload, files)
+}
+
+// admit waits for a slot and a worker, with patience from now on. Who got both
+// releases the slot.
+func (p *Pool) admit(ctx context.Context, kind string) (*process, error) {
+	impatient := time.NewTimer(p.options.Patience)
 	defer impatient.Stop()
 	if !p.acquire(ctx) {
 		return nil, cancelled(ctx, kind)
 	}
-	defer p.release()
 	w, err := p.take(ctx, impatient.C)
 	if err != nil {
-		return nil, err
+		p.release()
 	}
-	return p.run(ctx, w, kind, payload, files)
+	return w, err
 }
-
-// patience starts to count what a job may wait.
-func (p *Pool) patience() *time.Timer { return time.NewTimer(p.options.Patience) }
 
 // acquire waits for a slot; false means that ctx is done and there is none.
 func (p *Pool) acquire(ctx context.Context) bool {
@@ -289,16 +296,11 @@ func (p *Pool) retire(w *process) {
 // Cage starts a worker, if none is free, and returns what is in force around
 // it, in words. Errors are fault.Internal.
 func (p *Pool) Cage(ctx context.Context) (string, error) {
-	impatient := p.patience()
-	defer impatient.Stop()
-	if !p.acquire(ctx) {
-		return "", cancelled(ctx, "looking at the cage")
-	}
-	defer p.release()
-	w, err := p.take(ctx, impatient.C)
+	w, err := p.admit(ctx, "looking at the cage")
 	if err != nil {
 		return "", err
 	}
+	defer p.release()
 	defer p.put(w)
 	return w.cage, nil
 }

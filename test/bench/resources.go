@@ -12,7 +12,7 @@ import (
 )
 
 // The second floor is what the custom resources themselves cost the API server,
-// which is as much again as the objects: each is created, gets the finalizer that
+// half as much again as the objects: each is created, gets the finalizer that
 // must stand before the first apply, and says in its status what was delivered.
 // Clients of Flux and of Argo CD read all of that, so no deliverer can leave it out.
 // There is no controller yet, and what was made is deleted before there is one.

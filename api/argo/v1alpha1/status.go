@@ -1,6 +1,8 @@
 package v1alpha1
 
 import (
+	"strings"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -138,6 +140,10 @@ type ApplicationCondition struct {
 	Message            string       `json:"message"`
 	LastTransitionTime *metav1.Time `json:"lastTransitionTime,omitempty"`
 }
+
+// Fails reports whether the condition says that something failed: the types that do
+// end in Error.
+func (c *ApplicationCondition) Fails() bool { return strings.HasSuffix(string(c.Type), "Error") }
 
 // OperationPhase is how far an operation, or a hook, has come.
 type OperationPhase string

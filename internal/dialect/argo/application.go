@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -405,7 +404,7 @@ func (a *Argo) tell(u *unstructured.Unstructured, before, after api.ApplicationS
 func failures(before, after api.ApplicationStatus) []api.ApplicationCondition {
 	var list []api.ApplicationCondition
 	for _, c := range after.Conditions {
-		if strings.HasSuffix(string(c.Type), "Error") && !slices.ContainsFunc(before.Conditions, func(b api.ApplicationCondition) bool {
+		if c.Fails() && !slices.ContainsFunc(before.Conditions, func(b api.ApplicationCondition) bool {
 			return b.Type == c.Type && b.Message == c.Message
 		}) {
 			list = append(list, c)
