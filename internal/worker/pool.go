@@ -139,23 +139,29 @@ func (p *Pool) run(parent context.Context, w *process, kind string, payload []by
 	}
 	body, err := w.run(kind, payload, files, p.options)
 	killed := !stop()
-	var own *fault.Error
-	if !killed && (err == nil || errors.As(err, &own)) {
+	own, isOwn := errors.AsType[*fault.Error](err)
+	if isOwn && late(ctx) {
+		err = own.Because(ErrDeadline) // a file that gives up at the deadline races with the kill
+	}
+	if !killed && (err == nil || isOwn) {
 		p.put(w)
 		return body, err
 	}
 	w.end()
 	p.leave()
 	switch {
-	case err == nil || errors.As(err, &own): // it was done just in time
+	case err == nil || isOwn: // it was done just in time
 		return body, err
-	case killed && errors.Is(context.Cause(ctx), ErrDeadline):
+	case killed && late(ctx):
 		return nil, fault.New(fault.Limit, "%s took longer than %s", kind, p.options.Deadline).Because(ErrDeadline)
 	case killed:
 		return nil, cancelled(parent, kind)
 	}
 	return nil, w.autopsy(kind, err, p.options)
 }
+
+// late reports whether a job's context is over because of the pool's deadline.
+func late(ctx context.Context) bool { return errors.Is(context.Cause(ctx), ErrDeadline) }
 
 func cancelled(ctx context.Context, kind string) error {
 	return fault.New(fault.Internal, "%s was cancelled", kind).Because(ctx.Err())

@@ -323,6 +323,30 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
+// hung gives up a file when the job's time is over, and says so.
+type hung struct {
+	NoFiles
+	ctx context.Context
+}
+
+func (h *hung) Within(ctx context.Context) { h.ctx = ctx }
+
+func (h *hung) ReadFile(name string) ([]byte, error) {
+	<-h.ctx.Done()
+	return nil, fault.New(fault.Unreachable, "%s did not come", name)
+}
+
+// Whether the worker passes on that a file did not come or is killed before it can,
+// is a race; that the deadline was the reason is told either way.
+func TestDeadlineWithinAFile(t *testing.T) {
+	p := newPool(t, Options{Size: 1, Deadline: 10 * time.Millisecond})
+	for i := range 20 {
+		if _, err := p.Do(t.Context(), "signalling", nil, &hung{}); !errors.Is(err, ErrDeadline) {
+			t.Fatalf("%d: %v", i, err)
+		}
+	}
+}
+
 // during calls do when the worker asks for a file, which is in the middle of a job.
 type during struct{ do func() }
 
