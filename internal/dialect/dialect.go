@@ -7,6 +7,7 @@ package dialect
 
 import (
 	"context"
+	"iter"
 	"log/slog"
 	"sync"
 	"time"
@@ -131,6 +132,22 @@ func (t *Trigger) Add(name types.NamespacedName, p Priority) {
 		return
 	}
 	queue.Add(request)
+}
+
+// AddAll queues objects by what a commit means to each: what it touches at once,
+// while others are still judged, and what it leaves as it is behind all of those.
+func (t *Trigger) AddAll(judged iter.Seq2[types.NamespacedName, Priority]) {
+	var untouched []types.NamespacedName
+	for name, p := range judged {
+		if p == Untouched {
+			untouched = append(untouched, name)
+			continue
+		}
+		t.Add(name, p)
+	}
+	for _, name := range untouched {
+		t.Add(name, Untouched)
+	}
 }
 
 // Router hands the events of deliveries to the trigger of their kind.

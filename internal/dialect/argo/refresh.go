@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "github.com/holdfastcd/holdfast/api/argo/v1alpha1"
@@ -97,14 +98,17 @@ func (a *Argo) spreadOne(ctx context.Context, one push) {
 		a.env.Log.Warn("cannot list Applications", "error", err)
 		return
 	}
-	for i := range apps {
-		if !follows(&apps[i], one) {
-			continue
+	a.trigger.AddAll(func(yield func(types.NamespacedName, dialect.Priority) bool) {
+		for i := range apps {
+			if !follows(&apps[i], one) {
+				continue
+			}
+			priority, concerned := a.urgency(ctx, &apps[i])
+			if concerned && !yield(client.ObjectKeyFromObject(&apps[i]), priority) {
+				return
+			}
 		}
-		if priority, concerned := a.urgency(ctx, &apps[i]); concerned {
-			a.trigger.Add(client.ObjectKeyFromObject(&apps[i]), priority)
-		}
-	}
+	})
 }
 
 // branches is how the full name of a branch begins.

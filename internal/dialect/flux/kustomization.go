@@ -476,10 +476,14 @@ func (c *kustomizations) offer(ctx context.Context, source types.NamespacedName,
 	if err != nil {
 		return err
 	}
-	for i := range all {
-		name := types.NamespacedName{Namespace: all[i].GetNamespace(), Name: all[i].GetName()}
-		c.trigger.Add(name, c.urgency(name, &all[i], e))
-	}
+	c.trigger.AddAll(func(yield func(types.NamespacedName, dialect.Priority) bool) {
+		for i := range all {
+			name := client.ObjectKeyFromObject(&all[i])
+			if !yield(name, c.urgency(name, &all[i], e)) {
+				return
+			}
+		}
+	})
 	return nil
 }
 
