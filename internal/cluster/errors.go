@@ -199,6 +199,8 @@ func (q request) forbidden(s metav1.Status) *fault.Error {
 		return fault.New(fault.Waiting, "namespace %s is being deleted", q.id.Namespace)
 	}
 	switch {
+	case strings.Contains(s.Message, "not allowed while custom resource definition is terminating"):
+		return fault.New(fault.NotFound, "the definition of %s is being deleted", q.kind.GVK).Because(ErrNotServed)
 	case strings.Contains(s.Message, "cannot impersonate"):
 		return fault.New(fault.Rejected, "Holdfast may not act as %s", q.account()).
 			WithHint("grant Holdfast's own account the verb impersonate on serviceaccounts")

@@ -79,6 +79,11 @@ func TestExplain(t *testing.T) {
 			deployment, fault.Waiting, "Deployment.apps/apps/web: namespace apps is being deleted", nil,
 		},
 		{
+			"definition on its way out", "the kind is as good as gone",
+			status(403, metav1.StatusReasonForbidden, `deployments.apps "web" is forbidden: create not allowed while custom resource definition is terminating`, nil),
+			deployment, fault.NotFound, "Deployment.apps/apps/web: the definition of apps/v1, Kind=Deployment is being deleted", ErrNotServed,
+		},
+		{
 			"namespace missing", "the hint says what to do",
 			status(404, metav1.StatusReasonNotFound, `namespaces "apps" not found`, &metav1.StatusDetails{Name: "apps", Kind: "namespaces"}),
 			deployment, fault.NotFound, "Deployment.apps/apps/web: namespace apps does not exist (deliver it too, or have it created)", nil,

@@ -132,12 +132,7 @@ func newWorldOn(t testing.TB, h *harness.Cluster) *world {
 		Renderer: func(delivery.ID) render.Renderer { return w.render }, Cluster: w.cluster, Memory: memory{},
 		Digest: sha256.Sum256, Clock: time.Now, Log: slog.New(slog.DiscardHandler), Alive: func(string) bool { return true },
 	})
-	w.engine.OnEvent(func(id delivery.ID) {
-		select {
-		case w.events <- id:
-		default:
-		}
-	})
+	w.listen()
 	id := delivery.ID{Kind: "Thing", Namespace: "here", Name: w.ns}
 	w.spec = delivery.Spec{
 		ID: id, Namespace: w.ns, Prune: true, Revert: true,
@@ -150,6 +145,16 @@ func newWorldOn(t testing.TB, h *harness.Cluster) *world {
 		},
 	}
 	return w
+}
+
+// listen has the engine's events end what the test waits for.
+func (w *world) listen() {
+	w.engine.OnEvent(func(id delivery.ID) {
+		select {
+		case w.events <- id:
+		default:
+		}
+	})
 }
 
 // commit is a new state of the source.

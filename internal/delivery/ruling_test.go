@@ -72,6 +72,7 @@ func newJudged(t *testing.T) *judged {
 		Ruled:           func(_ delivery.ID, r delivery.Ruling) { w.rulings = append(w.rulings, r) },
 		NamespaceLabels: func(string) map[string]string { return w.labels },
 	})
+	w.listen()
 	return w
 }
 

@@ -179,12 +179,7 @@ func (w *trusted) start() {
 		Clock:  time.Now, Log: slog.New(slog.DiscardHandler), Alive: func(string) bool { return true },
 		Commits: w.gate, Images: w.registry, Audit: w.log, Editors: w.editors,
 	})
-	w.engine.OnEvent(func(id delivery.ID) {
-		select {
-		case w.events <- id:
-		default:
-		}
-	})
+	w.listen()
 }
 
 // push is a commit with an id.
