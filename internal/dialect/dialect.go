@@ -6,18 +6,11 @@
 package dialect
 
 import (
-	"context"
-	"iter"
 	"log/slog"
-	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/policy"
@@ -78,84 +71,4 @@ func (e *Env) now() time.Time {
 		return time.Now()
 	}
 	return e.Clock()
-}
-
-// Priority says how soon a queued object gets its turn; higher is sooner.
-type Priority int
-
-// The priorities, lowest first.
-const (
-	Untouched Priority = -10 // a commit arrived that leaves it as it is: only its status moves
-	Normal    Priority = 0
-	Touched   Priority = 10 // a commit or an event changes it
-)
-
-// Trigger is a source of requests for a controller: whatever calls [Trigger.Add]
-// puts an object into its queue. Adding before the controller starts is kept.
-type Trigger struct {
-	mu      sync.Mutex
-	queue   workqueue.TypedRateLimitingInterface[reconcile.Request]
-	pending map[types.NamespacedName]Priority
-}
-
-// Start implements the controller runtime's source.
-func (t *Trigger) Start(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
-	t.mu.Lock()
-	t.queue = queue
-	pending := t.pending
-	t.pending = nil
-	t.mu.Unlock()
-	for name, p := range pending {
-		t.Add(name, p)
-	}
-	return nil
-}
-
-// Add queues an object. It does not block.
-func (t *Trigger) Add(name types.NamespacedName, p Priority) {
-	t.mu.Lock()
-	queue := t.queue
-	if queue == nil {
-		if t.pending == nil {
-			t.pending = map[types.NamespacedName]Priority{}
-		}
-		t.pending[name] = p
-	}
-	t.mu.Unlock()
-	if queue == nil {
-		return
-	}
-	request := reconcile.Request{NamespacedName: name}
-	if pq, ok := queue.(priorityqueue.PriorityQueue[reconcile.Request]); ok {
-		priority := int(p)
-		pq.AddWithOpts(priorityqueue.AddOpts{Priority: &priority}, request)
-		return
-	}
-	queue.Add(request)
-}
-
-// AddAll queues objects by what a commit means to each: what it touches at once,
-// while others are still judged, and what it leaves as it is behind all of those.
-func (t *Trigger) AddAll(judged iter.Seq2[types.NamespacedName, Priority]) {
-	var untouched []types.NamespacedName
-	for name, p := range judged {
-		if p == Untouched {
-			untouched = append(untouched, name)
-			continue
-		}
-		t.Add(name, p)
-	}
-	for _, name := range untouched {
-		t.Add(name, Untouched)
-	}
-}
-
-// Router hands the events of deliveries to the trigger of their kind.
-type Router map[string]*Trigger
-
-// Notify queues the delivery; kinds nobody serves are dropped.
-func (r Router) Notify(id delivery.ID) {
-	if t, ok := r[id.Kind]; ok {
-		t.Add(types.NamespacedName{Namespace: id.Namespace, Name: id.Name}, Touched)
-	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,8 +11,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/dialect"
@@ -39,33 +36,6 @@ func TestSettle(t *testing.T) {
 		if got.RequeueAfter != tc.after || !errors.Is(err, tc.want) || got.Priority == nil || *got.Priority != int(dialect.Untouched) {
 			t.Errorf("%s: got %+v, %v", tc.reason, got, err)
 		}
-	}
-}
-
-// What a commit leaves as it is is not even queued before everything is judged: idle
-// workers would take it ahead of what is changed.
-func TestWhatIsTouchedComesFirst(t *testing.T) {
-	queue := priorityqueue.New[reconcile.Request](t.Name())
-	defer queue.ShutDown()
-	trigger := &dialect.Trigger{}
-	if err := trigger.Start(t.Context(), queue); err != nil {
-		t.Fatal(err)
-	}
-	next := func() string {
-		request, _ := queue.Get()
-		queue.Done(request)
-		return request.Name
-	}
-	trigger.AddAll(func(yield func(types.NamespacedName, dialect.Priority) bool) {
-		_ = yield(types.NamespacedName{Name: "a"}, dialect.Untouched) && yield(types.NamespacedName{Name: "b"}, dialect.Normal) &&
-			yield(types.NamespacedName{Name: "c"}, dialect.Untouched)
-		if got := next(); got != "b" {
-			t.Errorf("%s is worked on while others are judged", got)
-		}
-		yield(types.NamespacedName{Name: "d"}, dialect.Touched)
-	})
-	if got := []string{next(), next(), next()}; !slices.Equal(got, []string{"d", "a", "c"}) {
-		t.Errorf("then, in this order: %v", got)
 	}
 }
 

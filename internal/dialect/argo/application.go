@@ -24,6 +24,7 @@ import (
 
 // Reconcile does one pass over an Application, and at most one write of it.
 func (a *Argo) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	defer a.trigger.Settled(req.NamespacedName)
 	return dialect.Settle(a.reconcile(ctx, req.NamespacedName))
 }
 

@@ -111,6 +111,7 @@ func deliveryID(name types.NamespacedName) delivery.ID {
 
 // Reconcile implements the controller runtime's reconciler.
 func (c *kustomizations) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	defer c.trigger.Settled(req.NamespacedName)
 	return dialect.Settle(c.reconcile(ctx, req.NamespacedName))
 }
 
