@@ -67,7 +67,7 @@ test: signing-tools audit-tools lint devcluster signer kyverno ## Lint, then all
 	$(GO) test -race -vet=off -p 4 -timeout 20m $$($(GO) list ./... | grep -vE '/(internal/cli|test/e2e)$$')
 	@# The tests of the command line and end-to-end ones watch processes built without the race
 	@# detector; races are found by the tests of the packages that do the work. `make race` has all.
-	CGO_ENABLED=0 $(GO) test -vet=off -p 1 -timeout 20m ./internal/cli ./test/e2e
+	CGO_ENABLED=0 $(GO) test -vet=off -p 2 -timeout 20m ./internal/cli ./test/e2e
 
 .PHONY: race
 race: devcluster ## All tests but the end-to-end ones with the race detector

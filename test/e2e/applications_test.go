@@ -195,6 +195,7 @@ func TestClaims(t *testing.T) {
 // TestCreatedNamespaceDeletedByHand: a namespace that was made for two Applications
 // comes back with everything in it, as soon as the old one is gone.
 func TestCreatedNamespaceDeletedByHand(t *testing.T) {
+	t.Parallel()
 	w := theWorld(t)
 	ns := w.tenant(t)
 	w.clusterAdmin(t, ns, "deployer")

@@ -58,6 +58,7 @@ func TestCommandLine(t *testing.T) {
 
 // TestDemo runs the demonstration to its end and looks for what it leaves behind.
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	w := theWorld(t)
 	cmd := exec.CommandContext(t.Context(), w.binary, "demo", "--once", "--repo", "../..")
 	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())

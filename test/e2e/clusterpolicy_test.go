@@ -245,6 +245,7 @@ spec: {policyName: NAME, validationActions: [Deny], paramRef: {name: limits, par
 
 // TestPolicyCheck tries a set before it is there, as a platform engineer would.
 func TestPolicyCheck(t *testing.T) {
+	t.Parallel()
 	w := theWorld(t)
 	ns := w.tenant(t)
 	repo := w.repository(t, map[string]string{"app/policy.yaml": ingress("web", "0.0.0.0/0"), "app/config.yaml": configMap("settings", "one")})

@@ -147,6 +147,7 @@ func TestTakeOverAnApplication(t *testing.T) {
 // TestConfirmPrune: a commit that drops most of a delivery deletes nothing until
 // somebody says the word that diff tells.
 func TestConfirmPrune(t *testing.T) {
+	t.Parallel()
 	w := theWorld(t)
 	files, drop := map[string]string{}, []gitserver.Change{}
 	for i := range 6 {

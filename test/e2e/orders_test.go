@@ -34,6 +34,7 @@ func (w *world) says(t *testing.T, code int, want string, args ...string) string
 
 // TestOrdersToAKustomization syncs, suspends and resumes as its owner would.
 func TestOrdersToAKustomization(t *testing.T) {
+	t.Parallel()
 	w := theWorld(t)
 	ns := w.tenant(t)
 	repo := w.repository(t, map[string]string{"app/config.yaml": configMap("settings", "one")})
@@ -78,6 +79,7 @@ func (w *world) checkout(t *testing.T, config string) string {
 
 // TestOrdersToAnApplication syncs by hand, goes back, and pauses.
 func TestOrdersToAnApplication(t *testing.T) {
+	t.Parallel()
 	w := theWorld(t)
 	ns := w.tenant(t)
 	repo := w.repository(t, map[string]string{"app/config.yaml": configMap("settings", "one")})

@@ -93,6 +93,7 @@ func TestControlPlaneRestarts(t *testing.T) {
 
 // TestNamespaceDeletedByHand: a namespace in Git, deleted with everything in it, comes back with everything in it.
 func TestNamespaceDeletedByHand(t *testing.T) {
+	t.Parallel()
 	w := theWorld(t)
 	ns := w.tenant(t)
 	w.clusterAdmin(t, ns, "deployer")

@@ -46,6 +46,7 @@ spec:
 // TestPublicIngressIsCaught is the promise of the guides: a NetworkPolicy opened to the
 // world by a copied line does not reach the cluster.
 func TestPublicIngressIsCaught(t *testing.T) {
+	t.Parallel()
 	w := theWorld(t)
 	w.reports(t)
 	ns := w.tenant(t)
@@ -119,6 +120,7 @@ const noLatest = `    package kubernetes.admission
 
 // TestPoliciesOfAnApplication changes what an Application is judged by while it is live.
 func TestPoliciesOfAnApplication(t *testing.T) {
+	t.Parallel()
 	w := theWorld(t)
 	ns := w.tenant(t)
 	latest := strings.Replace(deployment("web", 1), ":v1", ":latest", 1)
@@ -158,6 +160,7 @@ func TestPoliciesOfAnApplication(t *testing.T) {
 
 // TestPoliciesOfARepository reads policies from Git, and survives that it is gone.
 func TestPoliciesOfARepository(t *testing.T) {
+	t.Parallel()
 	w := theWorld(t)
 	ns := w.tenant(t)
 	rules, err := w.git.Create("rules-" + ns)

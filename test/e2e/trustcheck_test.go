@@ -14,6 +14,7 @@ import (
 
 // TestTrustCheck tries policies before they are there, as a platform engineer would.
 func TestTrustCheck(t *testing.T) {
+	t.Parallel()
 	w := theWorld(t)
 	ns := w.tenant(t)
 	const image = "registry.invalid/shop/web:1.2"

@@ -50,7 +50,9 @@ var built struct {
 	err   error
 }
 
-// theWorld returns what the tests of this package share, with a running controller.
+// theWorld returns what the tests of this package share, with a running controller. Tests
+// that mostly wait, and touch nothing but their own namespaces, are parallel: they run
+// beside each other when those that stop the controller, or count requests, are through.
 func theWorld(t *testing.T) *world {
 	t.Helper()
 	cluster := harness.Shared(t)
