@@ -133,6 +133,34 @@ func TestDriftIsTold(t *testing.T) {
 // ofConfigMaps keeps requests about ConfigMaps.
 func ofConfigMaps(r harness.Request) bool { return r.Resource == "configmaps" }
 
+// The log of the process has a line for each pass that sent something, and none for the
+// others.
+func TestWhatIsSentIsLogged(t *testing.T) {
+	w := newTrusted(t)
+	quiet := func(reason string, passes int) {
+		t.Helper()
+		for range passes {
+			w.pass()
+		}
+		same(t, reason, nil, w.lines.take())
+	}
+	name := "delivery=Thing/here/" + w.ns
+	w.push(first, config("a", "one"), config("b", "one"))
+	w.until("the delivery", applied)
+	same(t, "a first delivery", []string{"INFO msg=delivered " + name + " revision=" + first + " created=2"}, w.lines.take())
+	quiet("nothing to do", 3)
+
+	w.edit("a", "theirs")
+	w.until("the revert", func(r delivery.Report) bool { return w.says("a") == "one" })
+	same(t, "drift", []string{`INFO msg="reverted drift" ` + name + " revision=" + first + " reverted=1"}, w.lines.take())
+
+	w.push(second, config("a", "two"), config("b", "one"))
+	w.until("the commit", applied)
+	same(t, "a commit", []string{"INFO msg=delivered " + name + " revision=" + second + " configured=1"}, w.lines.take())
+	w.push("3333333333333333333333333333333333333333", config("a", "two"), config("b", "one"))
+	quiet("a commit that changes nothing", 2)
+}
+
 func TestAddedFields(t *testing.T) {
 	w := newTrusted(t)
 	w.push(first, web, config("a", "git"))

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -97,6 +98,7 @@ const (
 // intent is what was recorded before the first write of a pass.
 type intent struct {
 	index  uint64
+	action audit.Action
 	source *audit.Source
 }
 
@@ -123,7 +125,7 @@ func (e *Engine) intend(ctx context.Context, spec Spec, st *state, p plan.Plan, 
 	if err != nil {
 		return nil, unrecorded(err)
 	}
-	return &intent{index, entry.Source}, nil
+	return &intent{index, entry.Action, entry.Source}, nil
 }
 
 // unrecorded is why nothing is applied when the log fails.
@@ -212,7 +214,27 @@ func (e *Engine) conclude(ctx context.Context, spec Spec, st *state, in *intent,
 	if entry.Result == audit.ResultDelivered {
 		st.settled = settledKey(spec, st)
 	}
+	e.logged(in.action, entry)
 	e.later(st, entry, record)
+}
+
+// logged has whoever reads the log see what a pass sent, in counts. What failed is told
+// by who serves the resource, and not at each of its retries.
+func (e *Engine) logged(action audit.Action, outcome audit.Entry) {
+	if outcome.Result == audit.ResultFailed {
+		return
+	}
+	args := []any{"delivery", outcome.Delivery}
+	if outcome.Source != nil {
+		args = append(args, "revision", outcome.Source.Commit)
+	}
+	for _, what := range slices.Sorted(maps.Keys(outcome.Counts)) {
+		args = append(args, what, outcome.Counts[what])
+	}
+	if outcome.Result != audit.ResultDelivered {
+		args = append(args, "result", outcome.Result)
+	}
+	e.Log.Info(map[audit.Action]string{audit.Sync: "delivered", audit.Revert: "reverted drift", audit.Retract: "retracted"}[action], args...)
 }
 
 // resultOf says how far a pass came. A sync of some objects is never the whole.

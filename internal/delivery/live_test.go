@@ -228,6 +228,17 @@ func config(name, value string) string {
 	return fmt.Sprintf("{apiVersion: v1, kind: ConfigMap, metadata: {name: %s}, data: {key: %q}}", name, value)
 }
 
+// says is what a ConfigMap of [config] says in the cluster; empty if it is not there.
+func (w *world) says(name string) string {
+	w.t.Helper()
+	o, err := w.harness.Dynamic().Resource(configmaps).Namespace(w.ns).Get(w.t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		return ""
+	}
+	text, _, _ := unstructured.NestedString(o.Object, "data", "key")
+	return text
+}
+
 func (w *world) edit(name, value string) {
 	w.t.Helper()
 	patch := fmt.Appendf(nil, `{"data":{"key":%q}}`, value)

@@ -10,9 +10,6 @@ import (
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-
 	"github.com/holdfastcd/holdfast/internal/audit"
 	"github.com/holdfastcd/holdfast/internal/delivery"
 	"github.com/holdfastcd/holdfast/internal/fault"
@@ -87,16 +84,6 @@ func (w *judged) set(word string, more ...func(*policy.Set)) {
 
 func warns(s *policy.Set) { s.Warn = true }
 
-func (w *judged) live(name string) string {
-	w.t.Helper()
-	o, err := w.harness.Dynamic().Resource(configmaps).Namespace(w.ns).Get(w.t.Context(), name, metav1.GetOptions{})
-	if err != nil {
-		return ""
-	}
-	text, _, _ := unstructured.NestedString(o.Object, "data", "key")
-	return text
-}
-
 func reasons(alerts []delivery.Alert) []string {
 	var all []string
 	for _, a := range alerts {
@@ -153,14 +140,14 @@ func TestPoliciesTellBeforeTheyBlock(t *testing.T) {
 		t.Errorf("who is told of rulings hears that it would be refused: %+v", last)
 	}
 	w.edit("a", "somebody's")
-	w.until("to be reverted", func(delivery.Report) bool { return w.live("a") == "never this" })
+	w.until("to be reverted", func(delivery.Report) bool { return w.says("a") == "never this" })
 
 	w.push("2222222222222222222222222222222222222222", config("a", "never this"), config("b", "new"))
 	if r := w.pass(); !r.Violates {
 		t.Fatalf("the next change is refused: %v", r.Err)
 	}
 	w.absent("b", "nothing of it is applied")
-	same(t, "what was live stays", "never this", w.live("a"))
+	same(t, "what was live stays", "never this", w.says("a"))
 	w.push("1111111111111111111111111111111111111111", config("a", "never this"))
 	if r := w.pass(); r.Err != nil || len(r.Warned) != 1 {
 		t.Errorf("going back is no change: %v, %q", r.Err, r.Warned)
@@ -179,7 +166,7 @@ func TestPoliciesWarn(t *testing.T) {
 	w.set("never", warns)
 	w.push("1111111111111111111111111111111111111111", config("a", "never this"))
 	r := w.pass()
-	if r.Err != nil || len(r.Warned) != 1 || w.live("a") != "never this" {
+	if r.Err != nil || len(r.Warned) != 1 || w.says("a") != "never this" {
 		t.Fatalf("what is only told is delivered: %v, %q", r.Err, r.Warned)
 	}
 	same(t, "and told", []string{delivery.AlertWarning}, reasons(r.Alerts))

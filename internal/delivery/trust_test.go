@@ -161,6 +161,31 @@ type trusted struct {
 	gate     *gate
 	registry *registry
 	editors  delivery.Editors
+	lines    lines // of the process's log
+}
+
+// lines are what a log says, one for each message, without the time.
+type lines struct {
+	mu   sync.Mutex
+	list []string
+}
+
+// Write implements io.Writer, for a handler that writes a line at a time.
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, line, _ := strings.Cut(strings.TrimSpace(string(b)), " level=")
+	l.list = append(l.list, line)
+	return len(b), nil
+}
+
+// take returns what was said since it was last asked.
+func (l *lines) take() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := l.list
+	l.list = nil
+	return list
 }
 
 func newTrusted(t *testing.T) *trusted {
@@ -176,7 +201,7 @@ func (w *trusted) start() {
 	w.engine = delivery.New(delivery.Options{
 		Renderer: func(delivery.ID) render.Renderer { return w.render }, Cluster: w.cluster, Memory: memory{},
 		Digest: func(b []byte) [32]byte { return sha256.Sum256(append([]byte("key"), b...)) },
-		Clock:  time.Now, Log: slog.New(slog.DiscardHandler), Alive: func(string) bool { return true },
+		Clock:  time.Now, Log: slog.New(slog.NewTextHandler(&w.lines, nil)), Alive: func(string) bool { return true },
 		Commits: w.gate, Images: w.registry, Audit: w.log, Editors: w.editors,
 	})
 	w.listen()
