@@ -55,8 +55,17 @@ spec:
     - {server: https://kubernetes.default.svc, namespace: %[1]s, defaultServiceAccount: deployer}
 `, ns, url))
 	t.Cleanup(func() {
-		// Not the test's context, which has ended.
-		_ = w.cluster.Dynamic().Resource(applications).Namespace(argocd).DeleteCollection(context.Background(), metav1.DeleteOptions{}, metav1.ListOptions{})
+		ctx, apps := context.Background(), w.cluster.Dynamic().Resource(applications).Namespace(argocd) // the test's context has ended
+		list, err := apps.List(ctx, metav1.ListOptions{})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for _, app := range list.Items {
+			if field(&app, "spec.project") == ns {
+				_ = apps.Delete(ctx, app.GetName(), metav1.DeleteOptions{}) // it may be gone
+			}
+		}
 	})
 }
 
