@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -38,6 +39,7 @@ type vault struct {
 	version int
 	lists   int
 	err     error
+	past    []watch.Event // of every version, for watches that begin later
 	watches []opened
 }
 
@@ -46,6 +48,13 @@ type opened struct {
 	*watch.RaceFreeFakeWatcher
 
 	shows fields.Selector
+}
+
+// show passes on what the watch is for.
+func (o opened) show(e watch.Event) {
+	if m, ok := e.Object.(*metav1.PartialObjectMetadata); ok && o.shows.Matches(fields.Set{"metadata.name": m.Name}) {
+		o.Action(e.Type, m)
+	}
 }
 
 func newVault() *vault { return &vault{secrets: map[string]*corev1.Secret{}} }
@@ -76,11 +85,10 @@ func (v *vault) put(name string, label bool, data map[string]string) {
 	default:
 		v.secrets[name] = s
 	}
+	event := watch.Event{Type: what, Object: &metav1.PartialObjectMetadata{ObjectMeta: s.ObjectMeta}}
+	v.past = append(v.past, event)
 	for _, w := range v.watches {
-		if !w.shows.Matches(fields.Set{"metadata.name": name}) {
-			continue
-		}
-		w.Action(what, &metav1.PartialObjectMetadata{ObjectMeta: s.ObjectMeta})
+		w.show(event)
 	}
 }
 
@@ -133,11 +141,18 @@ func (v *vault) watch(_ string, chosen metav1.ListOptions) toolscache.ListerWatc
 			}
 			return l, nil
 		},
-		WatchFuncWithContext: func(context.Context, metav1.ListOptions) (watch.Interface, error) {
+		WatchFuncWithContext: func(_ context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			v.mu.Lock()
 			defer v.mu.Unlock()
-			w := watch.NewRaceFreeFake()
-			v.watches = append(v.watches, opened{w, fields.ParseSelectorOrDie(chosen.FieldSelector)})
+			from, err := strconv.Atoi(o.ResourceVersion)
+			if err != nil {
+				return nil, err
+			}
+			w := opened{watch.NewRaceFreeFake(), fields.ParseSelectorOrDie(chosen.FieldSelector)}
+			for _, event := range v.past[from:] { // a version each: what came between the list and the watch
+				w.show(event)
+			}
+			v.watches = append(v.watches, w)
 			return w, nil
 		},
 	}}
