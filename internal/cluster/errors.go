@@ -199,6 +199,7 @@ func (q request) forbidden(s metav1.Status) *fault.Error {
 		return fault.New(fault.Waiting, "namespace %s is being deleted", q.id.Namespace)
 	}
 	switch {
+	// The API has no cause for it, so wording is all there is to go by.
 	case strings.Contains(s.Message, "not allowed while custom resource definition is terminating"):
 		return fault.New(fault.NotFound, "the definition of %s is being deleted", q.kind.GVK).Because(ErrNotServed)
 	case strings.Contains(s.Message, "cannot impersonate"):

@@ -214,13 +214,13 @@ func (e *Engine) conclude(ctx context.Context, spec Spec, st *state, in *intent,
 	if entry.Result == audit.ResultDelivered {
 		st.settled = settledKey(spec, st)
 	}
-	e.logged(in.action, entry)
+	e.logSent(in.action, entry)
 	e.later(st, entry, record)
 }
 
-// logged has whoever reads the log see what a pass sent, in counts. What failed is told
-// by who serves the resource, and not at each of its retries.
-func (e *Engine) logged(action audit.Action, outcome audit.Entry) {
+// logSent says in the process's log, which is not the audit log, what a pass sent, in
+// counts. What failed is told by who serves the resource, and not at each of its retries.
+func (e *Engine) logSent(action audit.Action, outcome audit.Entry) {
 	if outcome.Result == audit.ResultFailed {
 		return
 	}
@@ -234,7 +234,8 @@ func (e *Engine) logged(action audit.Action, outcome audit.Entry) {
 	if outcome.Result != audit.ResultDelivered {
 		args = append(args, "result", outcome.Result)
 	}
-	e.Log.Info(map[audit.Action]string{audit.Sync: "delivered", audit.Revert: "reverted drift", audit.Retract: "retracted"}[action], args...)
+	done := map[audit.Action]string{audit.Sync: "delivered", audit.Revert: "reverted drift", audit.Retract: "retracted"}
+	e.Log.Info(done[action], args...)
 }
 
 // resultOf says how far a pass came. A sync of some objects is never the whole.
